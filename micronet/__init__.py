@@ -1,0 +1,36 @@
+"""micronet makes trained PyTorch vision models small and fast on real targets.
+
+Importing this package imports neither torch nor any plugin; what needs them loads on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from micronet import registry as registry
+    from micronet.pipeline import run as run
+    from micronet.recipe import Recipe as Recipe
+
+__all__ = ["Recipe", "__version__", "registry", "run"]
+
+_LAZY = {
+    "registry": ("micronet.registry", None),
+    "Recipe": ("micronet.recipe", "Recipe"),
+    "run": ("micronet.pipeline", "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("micronet")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'micronet' has no attribute {name!r}")
+    module_name, attribute = _LAZY[name]
+    module = importlib.import_module(module_name)
+    return getattr(module, attribute) if attribute else module
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m micronet`, the same as the `micronet` command."""
+
+from micronet.cli import main
+
+main()

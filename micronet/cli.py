@@ -1,0 +1,303 @@
+"""The `micronet` command.
+
+Nothing heavy is imported until a command needs it: listing and showing techniques load no torch.
+Progress, logs and errors go to stderr, results to stdout. Exit codes: 0 done, 1 a fault in
+micronet or a plugin, 2 something the user can mend, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import attrs
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from micronet.errors import MicronetError
+
+if TYPE_CHECKING:
+    from micronet.pipeline import Results
+
+app = typer.Typer(
+    help="Makes trained PyTorch vision models small and fast on real targets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_JSON = typer.Option("--json", help="Print JSON for programs.")
+_RECIPE = typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
+_SET = typer.Option(
+    "--set",
+    metavar="PATH=VALUE",
+    help="Replace one value, as in steps.0.train.epochs=3. May be given again.",
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("micronet"))
+        raise typer.Exit
+
+
+def _plugins(values: list[str] | None) -> list[str]:
+    from micronet.registry.discovery import BLOCK_VARIABLE
+
+    blocked = []
+    for value in values or []:
+        prefix, _, name = value.partition(":")
+        if prefix != "no" or not name:
+            raise typer.BadParameter(f"{value!r}: write no:NAME to block the plugin NAME.")
+        blocked.append(name)
+    if blocked:
+        os.environ[BLOCK_VARIABLE] = ",".join([os.environ.get(BLOCK_VARIABLE, ""), *blocked])
+    return blocked
+
+
+@app.callback()
+def _options(
+    *,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="no:NAME", help="Block the plugin or distribution NAME."),
+    ] = None,
+    traceback: Annotated[  # noqa: ARG001 (`main` takes it out of the line, wherever it stands)
+        bool, typer.Option("--traceback", help="Show where an error came from.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 (its callback does the work)
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            callback=lambda v: _version(wanted=v),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    _plugins(plugins)
+
+
+@app.command("run")
+def _run(
+    recipe: Annotated[str, _RECIPE],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; runs/RECIPE if not given.")
+    ] = None,
+    changes: Annotated[list[str] | None, _SET] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget a run in that folder, and start again.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
+    gpu_id: Annotated[
+        str | None, typer.Option(metavar="0,1", help="GPUs to use; several start a process each.")
+    ] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Run a recipe from data to a deployed, measured engine; a stopped run goes on."""
+    from micronet.recipe_file import read
+    from micronet.resolution import resolve
+
+    if cpu and gpu_id is not None:
+        raise typer.BadParameter("--cpu and --gpu-id exclude each other.")
+    loaded, source = read(recipe, changes or [])
+    resolved = resolve(loaded, source)
+    if gpu_id is not None:
+        _choose_gpus(gpu_id)
+    from micronet import pipeline
+
+    results = pipeline.run(resolved, out or Path("runs") / Path(recipe).stem, fresh=fresh, cpu=cpu)
+    if int(os.environ.get("RANK", "0")) == 0:
+        _print_results(results, as_json=as_json)
+
+
+@app.command("validate")
+def _validate(
+    recipe: Annotated[str, _RECIPE], *, changes: Annotated[list[str] | None, _SET] = None
+) -> None:
+    """Check a recipe without running it, and print it with every option written out."""
+    from micronet.recipe_file import dump, read
+    from micronet.resolution import resolve
+
+    loaded, source = read(recipe, changes or [])
+    print(dump(resolve(loaded, source).recipe), end="")
+
+
+@app.command("recipes")
+def _recipes(*, as_json: Annotated[bool, _JSON] = False) -> None:
+    """List the shipped recipes."""
+    from micronet.recipe_file import shipped
+
+    recipes = shipped()
+    if as_json:
+        _print_json([{"name": name, "summary": summary} for name, summary in recipes.items()])
+    else:
+        _print_table(["Recipe", "What it does"], [list(pair) for pair in recipes.items()])
+
+
+@app.command("schema")
+def _schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from micronet.schema import recipe_schema
+
+    _print_json(recipe_schema())
+
+
+@app.command("list-plugins")
+def _list_plugins(
+    *,
+    kind: Annotated[str | None, typer.Option(help="Only techniques of this kind.")] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """List every technique that is installed, and every plugin that failed to load."""
+    from micronet import registry
+
+    entries = registry.list(kind)
+    if as_json:
+        _print_json([attrs.asdict(entry) for entry in entries])
+        return
+    rows = []
+    for entry in entries:
+        remarks = [entry.error, entry.install and f"needs: {entry.install}"]
+        rows.append(
+            [
+                entry.kind or "-",
+                entry.name,
+                f"{entry.distribution} {entry.version}",
+                entry.status,
+                "\n".join(filter(None, [entry.summary, *remarks])),
+            ]
+        )
+    _print_table(["Kind", "Name", "Distribution", "Status", "Summary"], rows)
+
+
+@app.command("show")
+def _show(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="As in quantizer, pruner, model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The technique.")],
+    *,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show a technique's documentation and options."""
+    from micronet import registry
+
+    description = registry.describe(kind, name)
+    if as_json:
+        _print_json(attrs.asdict(description))
+        return
+    print(f"{kind} {description.name}, from {description.distribution} {description.version}\n")
+    print(description.doc + "\n")
+    rows = [
+        [
+            option.name,
+            option.type,
+            "required" if option.required else json.dumps(option.default),
+            option.range or "",
+            option.doc,
+        ]
+        for option in description.options
+    ]
+    _print_table(["Option", "Type", "Default", "Range", "Meaning"], rows)
+
+
+def main() -> NoReturn:
+    """Entry point of the `micronet` script."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
+    traceback = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments)
+    except MicronetError as error:
+        _fail(str(error), error, traceback=traceback)
+    except KeyboardInterrupt:
+        print("Interrupted. Finished steps are kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _fail(
+            f"Can't write{where}: {error.strerror}. Finished steps are kept; mend it, and the "
+            f"same command goes on.",
+            error,
+            traceback=traceback,
+        )
+    sys.exit(0)
+
+
+def _fail(message: str, error: BaseException, *, traceback: bool) -> NoReturn:
+    if traceback:
+        import traceback as formatter
+
+        formatter.print_exception(error)
+    print(f"micronet: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _choose_gpus(text: str) -> None:
+    """Limits this process to one GPU, or replaces it by one process for each of several."""
+    ids = text.split(",")
+    if not all(part.isdigit() for part in ids) or len(set(ids)) != len(ids):
+        raise typer.BadParameter(f"--gpu-id {text}: write numbers, as in 0 or 0,1.")
+    if "LOCAL_RANK" in os.environ:  # already one of several processes
+        return
+    import torch
+
+    there = torch.cuda.device_count()
+    absent = [part for part in ids if int(part) >= there]
+    if absent:
+        raise MicronetError(
+            f"--gpu-id {text}: there is no GPU {absent[0]}; this machine has {there}. "
+            f"Use --cpu to stay on the CPU."
+        )
+    if len(ids) == 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = text
+        return
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--gpu_ids", text]
+    launch += ["--num_processes", str(len(ids)), "-m", "micronet", *sys.argv[1:]]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *launch])  # noqa: S606 (our own interpreter)
+
+
+def _print_results(results: Results, *, as_json: bool) -> None:
+    if as_json:
+        print(results.to_json(), end="")
+        return
+    tables = [results.cells()]
+    if _width(tables[0]) > Console().width:
+        tables = [results.cells(engines=False), results.cells(steps=False)]
+    for table in tables:
+        if len(table) > 1:
+            _print_table(table[0], table[1:])
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(header: list[str], body: list[list[str]]) -> None:
+    """A table on stdout; where no terminal limits it, every row is one line."""
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _width([header, *body])
+    console.print(_table([header, *body]))
+
+
+def _table(cells: list[list[str]]) -> Table:
+    header, *body = cells
+    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in body:
+        table.add_row(*row)
+    return table
+
+
+def _width(cells: list[list[str]]) -> int:
+    return Console(width=10_000).measure(_table(cells)).maximum

@@ -1,0 +1,94 @@
+"""From torch to ONNX, quantization written out as QuantizeLinear / DequantizeLinear nodes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from micronet.errors import DeployError, OptionError, listed, nearest
+from micronet.quantization.convert import convert
+from micronet.quantization.qdq import OPSET
+
+INPUT, OUTPUT = "input", "output"
+"""Names of the exported graph's input and output."""
+
+_DIMENSIONS = {"batch": 0, "height": 2, "width": 3}
+
+
+def export_onnx(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    path: Path,
+    *,
+    dynamic: Sequence[str] = ("batch",),
+) -> None:
+    """Writes a float, prepared or converted model as one ONNX file of opset 21.
+
+    Quantized weights become integer constants behind a DequantizeLinear; each quantized
+    activation becomes one QuantizeLinear and one DequantizeLinear.
+
+    Args:
+        model: Takes one tensor, float32 [batch, channels, height, width], and gives one.
+        example_inputs: That tensor, on any device.
+        path: The file.
+        dynamic: Which of its dimensions may differ at run time: "batch", "height", "width".
+
+    Raises:
+        OptionError: Another dimension than those.
+        DeployError: torch.export or the ONNX exporter can't take the model.
+    """
+    for name in dynamic:
+        if name not in _DIMENSIONS:
+            raise OptionError(
+                f"dynamic has no dimension {name!r}.{nearest(name, _DIMENSIONS)} "
+                f"Allowed: {listed(_DIMENSIONS)}.",
+                "dynamic",
+            )
+    shapes = {_DIMENSIONS[name]: torch.export.Dim.DYNAMIC for name in dynamic}
+    exported = convert(model).cpu()
+    # A batch of one would be taken for a constant.
+    example = example_inputs[0].cpu()
+    if "batch" in dynamic and len(example) == 1:
+        example = example.expand(2, *example.shape[1:]).contiguous()
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                exported,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=(shapes,),
+                verbose=False,
+            )
+            assert program is not None
+            program.save(str(path), external_data=False)
+    except OSError:
+        raise
+    except Exception as error:  # the exporter passes on whatever the model's code raises
+        reason = str(error).strip().splitlines()
+        raise DeployError(
+            f"{type(model).__name__} can't be exported to ONNX: "
+            f"{reason[0] if reason else type(error).__name__}"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its own progress and its own deprecations; neither is for our user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,35 @@
+"""Folding a batch norm into the layer before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
+from micronet.quantization.layers import output_axis
+
+
+@torch.no_grad()
+def fold_batch_norm(layer: nn.Module, bn: _BatchNorm) -> None:
+    """Makes `layer` compute what `bn(layer(x))` does in eval mode, in place.
+
+    With f = gamma / sqrt(variance + eps): weight <- f * weight, bias <- beta + (bias - mean) * f.
+    A fake-quantized weight keeps its integer codes: |f| goes into the scales and the sign of f
+    reflects the grid, so nothing is rounded again.
+    """
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    gamma = bn.weight if bn.weight is not None else torch.ones_like(bn.running_var)
+    beta = bn.bias if bn.bias is not None else torch.zeros_like(bn.running_mean)
+    factor = gamma * torch.rsqrt(bn.running_var + bn.eps)
+    weight = weight_of(layer)
+    quantizer = getattr(layer, "weight_quantizer", None)
+    if isinstance(quantizer, FakeQuantizer):
+        weight.copy_(quantizer.quantize(weight).dequantize())
+        quantizer.rescale(factor)
+    shape = [1] * weight.dim()
+    shape[output_axis(layer)] = -1
+    weight.mul_(factor.reshape(shape))
+    bias = layer.bias if isinstance(layer.bias, torch.Tensor) else torch.zeros_like(factor)
+    layer.bias = nn.Parameter(beta + (bias - bn.running_mean) * factor)

@@ -1,0 +1,176 @@
+"""A model's data flow: tracing, and what follows from who feeds whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from micronet.errors import MicronetError
+from micronet.quantization.fake_quantizer import FakeQuantizer
+from micronet.quantization.layers import QuantizedLayer
+
+
+class TracingError(MicronetError):
+    """torch.fx can't follow the model; the message says where it stopped."""
+
+
+_DROPOUTS = {
+    F.dropout: nn.Dropout,
+    F.dropout1d: nn.Dropout1d,
+    F.dropout2d: nn.Dropout2d,
+    F.dropout3d: nn.Dropout3d,
+    F.alpha_dropout: nn.AlphaDropout,
+}
+
+
+class _Tracer(fx.Tracer):
+    """Follows calls down to torch's layers and micronet's."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        childless = not any(module.children())
+        return (
+            isinstance(module, (QuantizedLayer, FakeQuantizer, _BatchNorm))
+            or (childless and type(module).__module__.startswith("torchvision.ops"))
+            or super().is_leaf_module(module, name)
+        )
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The model as a graph over the same submodules and parameters; `model` is not changed.
+
+    Every submodule and parameter keeps its name, those that the graph does not use included, and
+    functional dropout becomes a module, so that train and eval mode go on working.
+
+    Raises:
+        TracingError: The forward pass depends on values, or differs between train and eval mode.
+    """
+    was_training = model.training
+    graphs = []
+    try:
+        for training in (True, False):
+            model.train(training)
+            graph = _Tracer().trace(model)
+            dropouts = _dropout_modules(graph)
+            graphs.append((graph, dropouts))
+    except Exception as error:  # fx raises whatever the model's code raises on a proxy
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TracingError(f"torch.fx can't trace {type(model).__name__}: {reason}") from error
+    finally:
+        model.train(was_training)
+    (graph, dropouts), (eval_graph, _) = graphs
+    if _structure(graph) != _structure(eval_graph):
+        raise TracingError(
+            f"{type(model).__name__} computes differently in train and eval mode, beyond dropout "
+            f"and batch norm"
+        )
+    for name, dropout in dropouts.items():
+        model.add_module(name, dropout)
+    try:
+        traced = fx.GraphModule(model, graph)
+    finally:
+        for name in dropouts:
+            delattr(model, name)
+    _adopt_unused(traced, model)
+    traced.train(was_training)
+    return traced
+
+
+def conv_bn_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of each layer and the batch norm that alone reads its output, in graph order.
+
+    Convolutions and linear layers count, quantized or not; a module that is called more than
+    once does not, since its batch norm would have to fold into every call.
+
+    Raises:
+        TracingError: As `trace`.
+    """
+    graph = _Tracer().trace(model) if not isinstance(model, fx.GraphModule) else model.graph
+    modules = dict(model.named_modules())
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    called = [node.target for node in calls]
+    pairs = []
+    for node in calls:
+        bn = modules[node.target]
+        source = node.args[0] if node.args else None
+        if not isinstance(bn, _BatchNorm) or bn.running_mean is None:
+            continue
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
+            continue
+        layer = modules[source.target]
+        once = called.count(source.target) == 1 and called.count(node.target) == 1
+        if once and _takes_a_fold(layer):
+            pairs.append((str(source.target), str(node.target)))
+    return pairs
+
+
+def propagate_shapes(traced: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> None:
+    """Gives every node its result's dtype and shape (`node.meta["tensor_meta"]`)."""
+    was_training = traced.training
+    traced.eval()
+    with torch.no_grad():
+        ShapeProp(traced).propagate(*example_inputs)
+    traced.train(was_training)
+
+
+def is_float_tensor(node: Any) -> bool:
+    """Whether a node's result is one float tensor; needs `propagate_shapes`."""
+    meta = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+    dtype = getattr(meta, "dtype", None)
+    return isinstance(dtype, torch.dtype) and dtype.is_floating_point
+
+
+def _takes_a_fold(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.ConvTranspose2d):
+        return layer.groups == 1 and not isinstance(layer, QuantizedLayer)
+    return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
+
+
+def _dropout_modules(graph: fx.Graph) -> dict[str, nn.Module]:
+    """Replaces functional dropout, whose `training` the trace has fixed, by module calls."""
+    dropouts: dict[str, nn.Module] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target not in _DROPOUTS:
+            continue
+        name = f"{node.name}_module"
+        probability = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
+        dropouts[name] = _DROPOUTS[node.target](probability)
+        with graph.inserting_after(node):
+            call = graph.call_module(name, (node.args[0] if node.args else node.kwargs["input"],))
+        node.replace_all_uses_with(call)
+        graph.erase_node(node)
+    return dropouts
+
+
+def _structure(graph: fx.Graph) -> list[tuple[str, str, str]]:
+    return [(node.op, str(node.target), str(node.args) + str(node.kwargs)) for node in graph.nodes]
+
+
+def _adopt_unused(traced: fx.GraphModule, model: nn.Module) -> None:
+    """Submodules and parameters that the graph does not call stay, with their names."""
+    for name, module in _outermost_missing(model, traced):
+        traced.add_submodule(name, module)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        path, _, leaf = name.rpartition(".")
+        owner = traced.get_submodule(path)
+        if hasattr(owner, leaf):
+            continue
+        if isinstance(tensor, nn.Parameter):
+            owner.register_parameter(leaf, tensor)
+        else:
+            owner.register_buffer(leaf, tensor)
+
+
+def _outermost_missing(model: nn.Module, traced: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    present = {name for name, _ in traced.named_modules(remove_duplicate=False)}
+    missing: list[str] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name in present or any(name.startswith(f"{outer}.") for outer in missing):
+            continue
+        missing.append(name)
+        yield name, module

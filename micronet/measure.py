@@ -1,0 +1,65 @@
+"""What a model costs: operations, parameters, bits, time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from micronet.quantization import FakeQuantizer, fake_quantizers, in_mode, quantized_layers
+
+FLOAT_BITS = 32
+
+
+def gflops(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+    """Billions of multiply-accumulates for one image; one multiplication and addition count 1."""
+    was_training = model.training
+    model.eval()
+    inputs = tuple(tensor[:1] for tensor in example_inputs)
+    with torch.no_grad(), in_mode("off", model), FlopCounterMode(display=False) as counter:
+        model(*inputs)
+    model.train(was_training)
+    return float(counter.get_total_flops()) / 2 / 1e9
+
+
+def params_m(model: nn.Module) -> float:
+    """Millions of trainable numbers."""
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
+
+
+def weight_bits(model: nn.Module) -> int:
+    """Width of most weights' codes; 32 for a float model."""
+    counts: Counter[int] = Counter()
+    for _, layer in quantized_layers(model):
+        if isinstance(layer.weight_quantizer, FakeQuantizer):
+            counts[layer.weight_quantizer.bits] += layer.weight.numel()  # type: ignore[operator]
+    return counts.most_common(1)[0][0] if counts else FLOAT_BITS
+
+
+def activation_bits(model: nn.Module) -> int:
+    """Width of most activations' codes; 32 where activations are float."""
+    of_weights = {id(layer.weight_quantizer) for _, layer in quantized_layers(model)}
+    counts = Counter(q.bits for _, q in fake_quantizers(model) if id(q) not in of_weights)
+    return counts.most_common(1)[0][0] if counts else FLOAT_BITS
+
+
+def latency_ms(calls: Sequence[Callable[[], object]], *, rounds: int = 50) -> list[float]:
+    """Median milliseconds of each call.
+
+    The calls take turns, so that what else the machine does meets all of them alike.
+    """
+    for call in calls:
+        for _ in range(3):
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, taken in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(taken) for taken in times]

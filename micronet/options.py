@@ -1,0 +1,198 @@
+"""Options: the attrs fields of a technique or a recipe step, typed, validated, documented once.
+
+>>> import attrs
+>>> @attrs.frozen(kw_only=True)
+... class Example:
+...     bits: int = option(8, ge=2, le=16, doc="Width of the integer grid.")
+>>> build(Example, {"bits": 99})
+Traceback (most recent call last):
+micronet.errors.OptionError: bits must be between 2 and 16, got 99.
+"""
+
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, Union
+
+import attrs
+
+from micronet.errors import OptionError, listed, nearest
+
+T = TypeVar("T")
+
+_METADATA = "micronet"
+_TYPE_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+
+
+@attrs.frozen
+class Limits:
+    """What a value may be beyond its type. `ge` and `le` include the bound, `gt` does not."""
+
+    doc: str
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+
+    @property
+    def range(self) -> str | None:
+        """The bounds as words, `None` where there are none."""
+        if self.ge is not None and self.le is not None:
+            return f"between {self.ge:g} and {self.le:g}"
+        lower = (
+            f"at least {self.ge:g}"
+            if self.ge is not None
+            else f"above {self.gt:g}"
+            if self.gt is not None
+            else ""
+        )
+        upper = f"at most {self.le:g}" if self.le is not None else ""
+        return " and ".join(filter(None, [lower, upper])) or None
+
+    def allow(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+        )
+
+
+@attrs.frozen
+class OptionInfo:
+    """One option as `micronet show`, the recipe schema and the documentation tell it."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    range: str | None
+    doc: str
+
+
+def option(
+    default: Any = attrs.NOTHING,
+    *,
+    doc: str,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """An attrs field that validates itself.
+
+    Args:
+        default: The value if none is given; without one the option is required.
+        doc: One sentence for the user, with the unit where there is one.
+        ge: Smallest allowed number.
+        gt: Number that the value must exceed.
+        le: Largest allowed number.
+    """
+    return attrs.field(
+        default=default,
+        converter=_freeze,
+        validator=_validate,
+        metadata={_METADATA: Limits(doc, ge=ge, gt=gt, le=le)},
+    )
+
+
+def build(cls: Callable[..., T], values: Mapping[str, Any], *, owner: str | None = None) -> T:
+    """An instance of `cls` from user input.
+
+    Raises:
+        OptionError: Unknown name (with the nearest one), missing, wrongly typed or out of range.
+    """
+    infos = describe(cls)
+    known = [info.name for info in infos]
+    for name in values:
+        if name not in known:
+            owner = owner or getattr(cls, "__name__", "this")
+            raise OptionError(
+                f"{owner} has no option {name!r}.{nearest(name, known)} Allowed: {listed(known)}.",
+                name,
+            )
+    for info in infos:
+        if info.required and info.name not in values:
+            raise OptionError(f"{owner or 'this'} needs the option {info.name!r}.", info.name)
+    return cls(**values)
+
+
+def describe(cls: Any) -> list[OptionInfo]:
+    """The options of an attrs class, in the order in which it declares them."""
+    hints = typing.get_type_hints(cls)
+    return [
+        OptionInfo(
+            name=field.name,
+            type=type_name(hints[field.name]),
+            default=None if field.default is attrs.NOTHING else field.default,
+            required=field.default is attrs.NOTHING,
+            range=limits(field).range,
+            doc=limits(field).doc,
+        )
+        for field in attrs.fields(cls)
+    ]
+
+
+def limits(field: Any) -> Limits:
+    """The limits of an attrs field; fields not made by `option` have none and no doc."""
+    return field.metadata.get(_METADATA) or Limits("")
+
+
+def type_name(hint: Any) -> str:
+    """A type as a user writes it: `int`, `tuple[int, ...]`, `'a' | 'b'`."""
+    if typing.get_origin(hint) is Literal:
+        return " | ".join(repr(choice) for choice in typing.get_args(hint))
+    if _is_union(hint):
+        return " | ".join(type_name(part) for part in typing.get_args(hint))
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, strictly: a bool is no number, `'8'` is no integer."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in arguments
+    if _is_union(hint):
+        return any(matches(value, part) for part in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(matches(item, arguments[0]) for item in value)
+    if origin is not None:
+        return isinstance(value, origin)
+    types = (int, float) if hint is float else hint
+    return isinstance(value, types) and not (isinstance(value, bool) and hint is not bool)
+
+
+def _validate(instance: Any, field: Any, value: Any) -> None:
+    hint = typing.get_type_hints(type(instance))[field.name]
+    if not matches(value, hint):
+        raise OptionError(f"{field.name} must be {_expected(hint)}, got {value!r}.", field.name)
+    bounds = limits(field)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not bounds.allow(value):
+        wanted = bounds.range or "a finite number"
+        raise OptionError(f"{field.name} must be {wanted}, got {value:g}.", field.name)
+
+
+def _expected(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return f"one of {listed(map(repr, typing.get_args(hint)))}"
+    if _is_union(hint):
+        return " or ".join(_expected(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {type_name(typing.get_args(hint)[0])}"
+    if hint is type(None):
+        return "null"
+    return _TYPE_NAMES.get(hint) or (
+        "a mapping" if typing.get_origin(hint) is not None else type_name(hint)
+    )
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
+def _freeze(value: Any) -> Any:
+    """YAML knows lists only; options are immutable."""
+    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,122 @@
+"""What every step of a run works with, and the model as any step left it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from micronet.errors import DataError
+from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.results import Row
+from micronet.pruning import PruningPlan, apply_plan
+from micronet.recipe import Freeze, Fuse, Prune, Quantize, Step, Train
+from micronet.resolution import Resolved
+from micronet.training import Images, channels_last
+from micronet.weights import fill, load_state
+
+START = "00-model"
+"""Name of the row for the model that a recipe starts with, where it is not trained first."""
+
+
+@attrs.frozen
+class Context:
+    """A recipe, its folder, its data, and where it runs."""
+
+    resolved: Resolved
+    folder: RunFolder
+    accelerator: Accelerator
+    train_set: Images
+    test_set: Images
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.resolved.recipe.steps
+
+    @property
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Two training images, on the CPU."""
+        return (torch.stack([_image(self.train_set, index) for index in (0, 1)]),)
+
+    def technique(self, index: int) -> Any:
+        return self.resolved.techniques[index]
+
+    def name(self, index: int) -> str:
+        """A step's name in folder and table; -1 is the model that the recipe starts with."""
+        return START if index < 0 else f"{index + 1:02d}-{self.steps[index].key}"
+
+    def seed(self, index: int) -> int:
+        """The seed of a step."""
+        return self.resolved.recipe.seed * 1000 + index
+
+    def float_index(self) -> int:
+        """The last step before anything was done to the model but training."""
+        changing = (i for i, step in enumerate(self.steps) if not isinstance(step, Train))
+        return next(changing, len(self.steps)) - 1
+
+    def float_row(self) -> Row | None:
+        """The float model's measurements, which every other row is compared with."""
+        record = self.folder.finished(self.name(self.float_index()))
+        return None if record is None else record.row
+
+    def model_after(self, index: int) -> nn.Module:
+        """The model as step `index` left it, on the accelerator's device.
+
+        Always made from the recipe and the checkpoints, also where the last step's model would
+        still be at hand: so a run that was stopped can't differ from one that was not.
+        """
+        model = self._start_model()
+        quantizer = None
+        for earlier, step in enumerate(self.steps[: index + 1]):
+            technique = self.technique(earlier)
+            if isinstance(step, Prune):
+                model = apply_plan(model, self._plan(earlier))
+            elif isinstance(step, Quantize):
+                quantizer = technique
+                model = quantizer.prepare(model, self.example_inputs)
+            elif isinstance(step, Fuse):
+                model = technique.fuse(model, self.example_inputs)
+            elif isinstance(step, Freeze):
+                self._load_weights(model, earlier - 1)
+                quantizer.freeze(model)  # type: ignore[union-attr]
+        self._load_weights(model, index)
+        return channels_last(model.to(self.accelerator.device))
+
+    def _start_model(self) -> nn.Module:
+        set_seed(self.resolved.recipe.seed)
+        model = self.resolved.build_model()
+        if not isinstance(model, nn.Module):
+            raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
+        if self.resolved.weights is not None:
+            fill(model, load_state(self.resolved.weights), self.resolved.weights)
+        return model
+
+    def _plan(self, index: int) -> PruningPlan:
+        record = self.folder.finished(self.name(index))
+        if record is None or record.plan is None:
+            raise DataError(f"{self.folder.record(self.name(index))} lacks the pruning plan.")
+        return PruningPlan.from_json(record.plan)
+
+    def _load_weights(self, model: nn.Module, index: int) -> None:
+        """The weights of step `index`, or of the last one before it that wrote any."""
+        for earlier in range(index, -1, -1):
+            path = self.folder.weights(self.name(earlier))
+            if path.exists() and self.folder.finished(self.name(earlier)) is not None:
+                fill(model, load_state(path), path)
+                return
+
+
+def _image(data: Images, index: int) -> Tensor:
+    try:
+        image = data[index][0]
+    except Exception as error:  # a user's data set may raise anything
+        raise DataError(f"The training set gives no image {index}: {error}") from error
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        raise DataError(
+            f"The training set must give (float tensor, label), got {type(image).__name__}."
+        )
+    return image

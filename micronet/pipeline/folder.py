@@ -1,0 +1,172 @@
+"""A run's folder: what is finished, and how it got there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import yaml
+from filelock import FileLock, Timeout
+
+from micronet.errors import DataError, RunError
+from micronet.files import remove_leftovers, write_text
+from micronet.pipeline.results import Results, Row
+
+_RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
+_RESULTS = ("results.json", "results.md")
+
+
+@attrs.frozen
+class Record:
+    """What a finished step leaves beside its weights.
+
+    Args:
+        row: Its measurements, `None` if the step measures nothing.
+        plan: What a prune step kept, as `PruningPlan.to_json` writes it.
+    """
+
+    row: Row | None
+    plan: str | None = None
+
+
+@attrs.frozen
+class RunFolder:
+    """Paths and files of one run.
+
+    A step is finished when its record exists; the record is written last, and renamed into place.
+    """
+
+    path: Path
+
+    @property
+    def deployed(self) -> Path:
+        return self.path / "deploy"
+
+    def weights(self, step: str) -> Path:
+        return self.path / "steps" / f"{step}.safetensors"
+
+    def packed(self, step: str) -> Path:
+        return self.path / "steps" / f"{step}.packed.safetensors"
+
+    def epoch(self, step: str) -> Path:
+        return self.path / "steps" / f"{step}.epoch.pt"
+
+    def record(self, step: str) -> Path:
+        return self.path / "steps" / f"{step}.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out; the lock of a killed run is free.
+
+        Raises:
+            RunError: Another run works here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise RunError(
+                f"Another run works in {self.path}. Wait for it, or choose another --out."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def open(self, recipe: dict[str, Any], environment: Mapping[str, Any], *, fresh: bool) -> None:
+        """Prepares the folder for a recipe's first or next start; call with the lock held.
+
+        Raises:
+            RunError: It holds something else, or a run of another recipe.
+        """
+        if fresh:
+            self._clear()
+        remove_leftovers(self.path)
+        stored = self.path / _RECIPE
+        if stored.exists():
+            changes = _changes(_read_yaml(stored), recipe)
+            if changes:
+                raise RunError(
+                    f"{self.path} holds a run of another recipe: {'; '.join(changes[:3])}. Use "
+                    f"--fresh to start again, or another --out."
+                )
+        elif any(entry.name != _LOCK for entry in self.path.iterdir()):
+            raise RunError(f"{self.path} holds files that are no run's. Choose another --out.")
+        else:
+            write_text(stored, yaml.safe_dump(recipe, sort_keys=False, width=100))
+        write_text(self.path / _ENVIRONMENT, json.dumps(dict(environment), indent=2) + "\n")
+
+    def environment(self) -> dict[str, Any] | None:
+        """Where the run was started before, `None` on the first start."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / _ENVIRONMENT).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path / _ENVIRONMENT} can't be read: {error}") from error
+        return found
+
+    def finished(self, step: str) -> Record | None:
+        """A step's record, `None` if the step is not finished."""
+        path = self.record(step)
+        try:
+            plain = json.loads(path.read_text("utf-8"))
+            row = None if plain["row"] is None else Row(**plain["row"])
+            return Record(row, plain["plan"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} can't be read: {error}. Use --fresh to start again."
+            ) from error
+
+    def finish(self, step: str, record: Record) -> None:
+        """Makes a step count; its other files must be in place."""
+        write_text(self.record(step), json.dumps(attrs.asdict(record), indent=2) + "\n")
+        self.epoch(step).unlink(missing_ok=True)
+
+    def write_results(self, results: Results) -> None:
+        json_name, markdown_name = _RESULTS
+        write_text(self.path / json_name, results.to_json())
+        write_text(self.path / markdown_name, results.to_markdown())
+
+    def _clear(self) -> None:
+        """Removes a run, and nothing that is not one."""
+        if not (self.path / _RECIPE).exists():
+            return
+        for name in (*_RESULTS, _ENVIRONMENT):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / "steps", self.deployed):
+            shutil.rmtree(folder, ignore_errors=True)
+        (self.path / _RECIPE).unlink()
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _changes(old: Any, new: Any, at: str = "") -> list[str]:
+    """Where two recipes differ, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        pairs = [(key, old.get(key), new.get(key)) for key in keys]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
+    else:
+        return [] if old == new else [f"{at} was {_short(old)}, is now {_short(new)}"]
+    return [change for key, a, b in pairs for change in _changes(a, b, f"{at}.{key}".lstrip("."))]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} entries"
+    return json.dumps(value)

@@ -1,0 +1,71 @@
+"""A step's row: what its model is and costs."""
+
+from __future__ import annotations
+
+import attrs
+from torch import nn
+
+from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
+from micronet.pipeline.context import Context
+from micronet.pipeline.results import Row
+from micronet.quantization import is_ready
+from micronet.quantization.packing import save_packed
+from micronet.recipe import Prune, Quantize, technique_of
+from micronet.training import accuracy
+from micronet.weights import save_state
+
+
+def measure(context: Context, index: int, model: nn.Module) -> Row:
+    """Writes a step's weights and measures its model; every process must call it."""
+    name = context.name(index)
+    bits = weight_bits(model)
+    found = None
+    if is_ready(model):
+        found = accuracy(model, context.test_set, accelerator=context.accelerator)
+    size_mb = None
+    if context.accelerator.is_main_process:
+        file = context.folder.weights(name)
+        save_state(model.state_dict(), file)
+        if bits != FLOAT_BITS:
+            file = context.folder.packed(name)
+            save_packed(model, file)
+        size_mb = file.stat().st_size / 1e6
+    example_inputs = tuple(
+        tensor.to(context.accelerator.device) for tensor in context.example_inputs
+    )
+    return compared(
+        context,
+        Row(
+            step=name,
+            type=type_after(context, index),
+            w_bits=bits,
+            a_bits=activation_bits(model),
+            accuracy=found,
+            gflops=gflops(model, example_inputs),
+            params_m=params_m(model),
+            size_mb=size_mb,
+        ),
+    )
+
+
+def compared(context: Context, row: Row) -> Row:
+    """A row with what follows from the float model's."""
+    base = context.float_row()
+    if base is None:
+        return row
+    compression = loss = None
+    if base.size_mb and row.size_mb is not None:
+        compression = 1 - row.size_mb / base.size_mb
+    if base.accuracy is not None and row.accuracy is not None:
+        loss = base.accuracy - row.accuracy
+    return attrs.evolve(row, compression=compression, loss=loss)
+
+
+def type_after(context: Context, index: int) -> str:
+    """What the model has become, as the table's Type: its name, or its pruner's and quantizer's."""
+    done = [
+        technique.name
+        for step in context.steps[: index + 1]
+        if isinstance(step, (Prune, Quantize)) and (technique := technique_of(step))
+    ]
+    return " + ".join(done) or context.resolved.recipe.model.name

@@ -1,0 +1,123 @@
+"""The table of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+SCHEMA = 1
+_FLOAT_BITS = 32
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """A step's measurements; `None` where they do not apply.
+
+    Args:
+        step: The step's number and name.
+        type: The model's name, or what has been done to it.
+        w_bits: Width of the weights; 32 is float.
+        a_bits: Width of the activations.
+        accuracy: Fraction of test images classified right, by the engine in a deployed row.
+        gflops: Billions of multiply-accumulates for one image.
+        params_m: Millions of parameters.
+        size_mb: Megabytes (10^6 bytes) of the file written for this row.
+        compression: 1 - size / size of the float model.
+        loss: Accuracy of the float model minus this accuracy.
+        latency_ms: Median milliseconds of one call of the engine.
+        float_latency_ms: The same for the float model on the same engine.
+        speedup: float_latency_ms / latency_ms.
+        parity_top1: Fraction of test images on which engine and simulation agree.
+        artifact: The deployed model's folder, relative to the run's.
+    """
+
+    step: str
+    type: str
+    w_bits: int
+    a_bits: int
+    accuracy: float | None = None
+    gflops: float | None = None
+    params_m: float | None = None
+    size_mb: float | None = None
+    compression: float | None = None
+    loss: float | None = None
+    latency_ms: float | None = None
+    float_latency_ms: float | None = None
+    speedup: float | None = None
+    parity_top1: float | None = None
+    artifact: str | None = None
+
+
+@attrs.frozen
+class Results:
+    """All rows of a run, in the order of its steps."""
+
+    rows: Sequence[Row]
+
+    def to_json(self) -> str:
+        plain = {"schema": SCHEMA, "rows": [attrs.asdict(row) for row in self.rows]}
+        return json.dumps(plain, indent=2) + "\n"
+
+    def cells(self, *, steps: bool = True, engines: bool = True) -> list[list[str]]:
+        """The table as text, the header first.
+
+        Args:
+            steps: With the columns and rows of every step.
+            engines: With the columns of engines, if any row has them; without `steps`, only
+                those, for deployed rows.
+        """
+        rows = [row for row in self.rows if steps or row.artifact is not None]
+        columns = [column for column in _COLUMNS if steps or column[0] in _NAMES]
+        if engines and any(row.artifact is not None for row in rows):
+            columns = [*columns, *_ENGINE_COLUMNS]
+        return [
+            [title for _, title, _ in columns],
+            *(
+                [
+                    "-" if getattr(row, name) is None else form(getattr(row, name))
+                    for name, _, form in columns
+                ]
+                for row in rows
+            ),
+        ]
+
+    def to_markdown(self) -> str:
+        header, *body = self.cells()
+        lines = [header, ["---"] * len(header), *body]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _bits(value: int) -> str:
+    return "FP32" if value == _FLOAT_BITS else str(value)
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.2f}%"
+
+
+def _figures(value: float) -> str:
+    return f"{value:.3g}"
+
+
+_COLUMNS: list[tuple[str, str, Any]] = [
+    ("step", "Step", str),
+    ("type", "Type", str),
+    ("w_bits", "W bits", _bits),
+    ("a_bits", "A bits", _bits),
+    ("accuracy", "Acc", _percent),
+    ("gflops", "GFLOPs", _figures),
+    ("params_m", "Params (M)", _figures),
+    ("size_mb", "Size (MB)", _figures),
+    ("compression", "Compression", _percent),
+    ("loss", "Loss", _percent),
+]
+_ENGINE_COLUMNS: list[tuple[str, str, Any]] = [
+    ("latency_ms", "Latency (ms)", _figures),
+    ("float_latency_ms", "Float (ms)", _figures),
+    ("speedup", "Speed-up", lambda value: f"{value:.2f}x"),
+    ("parity_top1", "Parity", _percent),
+]
+_NAMES = {"step", "type", "accuracy", "loss"}

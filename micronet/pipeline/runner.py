@@ -1,0 +1,112 @@
+"""Runs a recipe in a folder, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from accelerate import Accelerator
+from rich.console import Console
+
+from micronet.memory import keep_freed_memory
+from micronet.pipeline.context import Context
+from micronet.pipeline.environment import changed, environment
+from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.progress import Reporter
+from micronet.pipeline.results import Results
+from micronet.pipeline.steps import take_step
+from micronet.recipe import Recipe, Train, technique_of, to_plain
+from micronet.resolution import Resolved, resolve
+from micronet.training import deterministic
+
+
+def run(
+    recipe: Recipe | Resolved,
+    out: Path | str,
+    *,
+    fresh: bool = False,
+    cpu: bool = False,
+    quiet: bool = False,
+) -> Results:
+    """Runs a recipe, or what is left of it.
+
+    Args:
+        recipe: What to do.
+        out: The run's folder; made if it is not there. A run that was stopped in it goes on.
+        fresh: Forget a run that is there, and start again.
+        cpu: Stay on the CPU where there is a GPU.
+        quiet: Show no progress on stderr.
+
+    Raises:
+        MicronetError: What went wrong, in words. Finished steps stay finished.
+    """
+    resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe)
+    accelerator = Accelerator(cpu=cpu)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    main = accelerator.is_main_process
+    reporter = Reporter(Console(stderr=True), enabled=main and not quiet)
+    folder = RunFolder(Path(out))
+    with folder.locked() if main else contextlib.nullcontext(), deterministic():
+        if main:
+            _open(folder, resolved, accelerator, reporter, fresh=fresh)
+        accelerator.wait_for_everyone()
+        context = Context(resolved, folder, accelerator, *resolved.load_data())
+        first = 0 if isinstance(context.steps[0], Train) else -1
+        for index in range(first, len(context.steps)):
+            _step(context, index, reporter)
+        return _results(context)
+
+
+def _open(
+    folder: RunFolder,
+    resolved: Resolved,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    *,
+    fresh: bool,
+) -> None:
+    here = environment(
+        seed=resolved.recipe.seed,
+        processes=accelerator.num_processes,
+        device=str(accelerator.device),
+    )
+    before = None if fresh else folder.environment()
+    folder.open(to_plain(resolved.recipe), here, fresh=fresh)
+    if before is not None and (differences := changed(before, here)):
+        reporter.say(
+            f"This run goes on in another environment, so it may not end with the same bits: "
+            f"{'; '.join(differences)}."
+        )
+
+
+def _step(context: Context, index: int, reporter: Reporter) -> None:
+    """Takes a step, unless it is finished; its record makes it count."""
+    name, title = context.name(index), _title(context, index)
+    if context.folder.finished(name) is not None:
+        reporter.say(f"{title}  done before")
+        return
+    start = time.monotonic()
+    with reporter.step(title) as bar:
+        record = take_step(context, index, bar)
+    if context.accelerator.is_main_process:
+        context.folder.finish(name, record)
+        context.folder.write_results(_results(context))
+    context.accelerator.wait_for_everyone()
+    reporter.done(title, record.row, time.monotonic() - start)
+
+
+def _results(context: Context) -> Results:
+    names = [context.name(index) for index in range(-1, len(context.steps))]
+    records = [context.folder.finished(name) for name in names]
+    return Results([record.row for record in records if record is not None and record.row])
+
+
+def _title(context: Context, index: int) -> str:
+    if index < 0:
+        return f"[0/{len(context.steps)}] {context.resolved.recipe.model.name}"
+    step = context.steps[index]
+    technique = technique_of(step)
+    words = [f"[{index + 1}/{len(context.steps)}]", step.key]
+    return " ".join([*words, technique.name] if technique else words)

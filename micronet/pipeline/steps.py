@@ -1,0 +1,149 @@
+"""What each step of a recipe does to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from micronet.errors import RunError
+from micronet.pipeline.context import Context
+from micronet.pipeline.deployment import deploy
+from micronet.pipeline.folder import Record
+from micronet.pipeline.measuring import measure
+from micronet.pipeline.progress import Bar
+from micronet.recipe import (
+    Calibrate,
+    Deploy,
+    Evaluate,
+    Freeze,
+    Fuse,
+    Prune,
+    Quantize,
+    Train,
+)
+from micronet.techniques import Pruner, Quantizer
+from micronet.training import TrainingOptions, TrainingState, train
+from micronet.weights import load_training_state, save_training_state
+
+
+def take_step(context: Context, index: int, bar: Bar) -> Record:
+    """Does step `index` (-1: nothing) to the model that the step before left, and measures it."""
+    model = context.model_after(index - 1)
+    if index < 0:
+        return Record(measure(context, index, model))
+    return _ACTIONS[type(context.steps[index])](context, index, model, bar)
+
+
+def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
+    step = context.steps[index]
+    assert isinstance(step, Train)
+    checkpoint = context.folder.epoch(context.name(index))
+
+    def save(state: TrainingState) -> None:
+        if context.accelerator.is_main_process:
+            save_training_state(attrs.asdict(state, recurse=False), checkpoint)
+
+    regularize = None
+    if step.sparsity is not None:
+        pruner, strength = _next_pruner(context, index), step.sparsity
+
+        def regularize(bare: nn.Module) -> None:
+            pruner.regularize(bare, strength)
+
+    try:
+        train(
+            model,
+            context.train_set,
+            TrainingOptions(**attrs.asdict(step)),
+            accelerator=context.accelerator,
+            seed=context.seed(index),
+            regularize=regularize,
+            resume=TrainingState(**load_training_state(checkpoint))
+            if checkpoint.exists()
+            else None,
+            on_epoch=save,
+            on_batch=bar.update,
+        )
+    except RunError as error:
+        raise RunError(f"Step {context.name(index)}: {error}") from error
+    return Record(measure(context, index, model))
+
+
+def _next_pruner(context: Context, index: int) -> Pruner:
+    """The pruner that a sparse training prepares for; resolution made sure of one."""
+    later = range(index + 1, len(context.steps))
+    pruner: Pruner = next(
+        context.technique(i) for i in later if isinstance(context.steps[i], Prune)
+    )
+    return pruner
+
+
+def _prune(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
+    result = context.technique(index).prune(model.cpu(), context.example_inputs)
+    smaller = result.model.to(context.accelerator.device)
+    return Record(measure(context, index, smaller), result.plan.to_json())
+
+
+def _quantize(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
+    prepared = context.technique(index).prepare(model.cpu(), context.example_inputs)
+    return Record(measure(context, index, prepared.to(context.accelerator.device)))
+
+
+def _calibrate(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
+    step = context.steps[index]
+    assert isinstance(step, Calibrate)
+    loader: Any = context.accelerator.prepare_data_loader(
+        DataLoader(context.train_set, step.batch_size)
+    )
+    total = min(step.batches, len(loader))
+
+    def batches() -> Iterator[Tensor]:
+        for number, (images, _) in enumerate(loader):
+            if number == total:
+                return
+            yield images
+            bar.update(number + 1, total)
+
+    _quantizer(context, index).calibrate(model, batches())
+    return Record(measure(context, index, model))
+
+
+def _freeze(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
+    _quantizer(context, index).freeze(model)
+    return Record(row=None)
+
+
+def _quantizer(context: Context, index: int) -> Quantizer:
+    quantizer: Quantizer = next(
+        context.technique(i) for i in range(index) if isinstance(context.steps[i], Quantize)
+    )
+    return quantizer
+
+
+def _fuse(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
+    fused = context.technique(index).fuse(model.cpu(), context.example_inputs)
+    return Record(measure(context, index, fused.to(context.accelerator.device)))
+
+
+def _evaluate(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
+    return Record(measure(context, index, model))
+
+
+def _deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
+    return Record(deploy(context, index, model, bar))
+
+
+_ACTIONS: dict[type[Any], Callable[[Context, int, nn.Module, Bar], Record]] = {
+    Train: _train,
+    Prune: _prune,
+    Quantize: _quantize,
+    Calibrate: _calibrate,
+    Freeze: _freeze,
+    Fuse: _fuse,
+    Evaluate: _evaluate,
+    Deploy: _deploy,
+}

@@ -1,0 +1,40 @@
+"""What every quantizer shares: fake quantizers, observers' state, quantized layers, packing.
+
+A quantizer plugin decides which tensors go on which grid; everything from there to the packed
+file and the engine is here and knows no technique.
+"""
+
+from micronet.quantization.convert import StoredWeight, convert
+from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
+from micronet.quantization.grid import Grid
+from micronet.quantization.layers import (
+    QuantizedLayer,
+    layers_left_in_float,
+    quantize_layer,
+    quantized_layers,
+)
+from micronet.quantization.lifecycle import calibrate, fake_quantizers, freeze, in_mode, is_ready
+from micronet.quantization.observation import ObserverModule, RangeObserver
+from micronet.quantization.placement import place_quantizers
+from micronet.quantization.quantized_tensor import QuantizedTensor
+
+__all__ = [
+    "AffineFakeQuantizer",
+    "FakeQuantizer",
+    "Grid",
+    "ObserverModule",
+    "QuantizedLayer",
+    "QuantizedTensor",
+    "RangeObserver",
+    "StoredWeight",
+    "calibrate",
+    "convert",
+    "fake_quantizers",
+    "freeze",
+    "in_mode",
+    "is_ready",
+    "layers_left_in_float",
+    "place_quantizers",
+    "quantize_layer",
+    "quantized_layers",
+]

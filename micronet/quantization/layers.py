@@ -1,0 +1,130 @@
+"""Torch's weighted layers with a fake-quantized weight and, where asked, input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+from micronet.quantization.fake_quantizer import FakeQuantizer
+
+
+class QuantizedLayer(nn.Module):
+    """Mixin of the layers below.
+
+    `weight_quantizer` maps the weight to what the layer computes with. `input_quantizer` does the
+    same for its input; it is `None` where the model's graph quantizes activations itself.
+    """
+
+    weight_quantizer: nn.Module
+    input_quantizer: FakeQuantizer | None
+
+    def quantized_weight(self) -> Tensor:
+        weight: Tensor = self.weight_quantizer(self.weight)
+        return weight
+
+    def quantized_input(self, x: Tensor) -> Tensor:
+        if self.input_quantizer is None:
+            return x
+        quantized: Tensor = self.input_quantizer(x)
+        return quantized
+
+
+class QuantizedConv1d(QuantizedLayer, nn.Conv1d):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.quantized_weight()
+        out: Tensor = self._conv_forward(self.quantized_input(x), weight, self.bias)
+        return out
+
+
+class QuantizedConv2d(QuantizedLayer, nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.quantized_weight()
+        out: Tensor = self._conv_forward(self.quantized_input(x), weight, self.bias)
+        return out
+
+
+class QuantizedConv3d(QuantizedLayer, nn.Conv3d):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.quantized_weight()
+        out: Tensor = self._conv_forward(self.quantized_input(x), weight, self.bias)
+        return out
+
+
+class QuantizedConvTranspose2d(QuantizedLayer, nn.ConvTranspose2d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        padding = self._output_padding(
+            x,
+            output_size,
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,  # type: ignore[arg-type]
+            2,
+            self.dilation,  # type: ignore[arg-type]
+        )
+        return F.conv_transpose2d(
+            self.quantized_input(x),
+            self.quantized_weight(),
+            self.bias,
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            padding,
+            self.groups,
+            self.dilation,
+        )
+
+
+class QuantizedLinear(QuantizedLayer, nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.quantized_input(x), self.quantized_weight(), self.bias)
+
+
+QUANTIZED: dict[type[nn.Module], type[QuantizedLayer]] = {
+    nn.Conv1d: QuantizedConv1d,
+    nn.Conv2d: QuantizedConv2d,
+    nn.Conv3d: QuantizedConv3d,
+    nn.ConvTranspose2d: QuantizedConvTranspose2d,
+    nn.Linear: QuantizedLinear,
+}
+"""Torch's layers and their quantized twins."""
+
+
+def quantize_layer(
+    layer: nn.Module,
+    weight: FakeQuantizer,
+    input: FakeQuantizer | None = None,  # noqa: A002
+) -> None:
+    """Turns a torch layer into its quantized twin, in place; parameters and hooks stay.
+
+    Args:
+        layer: Of a type that `QUANTIZED` names, exactly.
+        weight: Quantizes its weight.
+        input: Quantizes its input.
+    """
+    layer.__class__ = QUANTIZED[type(layer)]
+    assert isinstance(layer, QuantizedLayer)
+    layer.weight_quantizer = weight
+    layer.input_quantizer = input
+
+
+def output_axis(layer: nn.Module) -> int:
+    """Dimension of a layer's weight that runs over its output channels."""
+    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+
+
+def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
+    """Every quantized layer with its name."""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLayer):
+            yield name, module
+
+
+def layers_left_in_float(model: nn.Module) -> list[str]:
+    """Names of the modules that hold a weight matrix or kernel of their own in float."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if not isinstance(module, QuantizedLayer)
+        and any(p.dim() > 1 for p in module.parameters(recurse=False))
+    ]

@@ -1,0 +1,111 @@
+"""What happens to a prepared model's quantizers after `prepare`: calibration and freezing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from micronet.errors import QuantizationError
+from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
+
+
+def fake_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
+    """Every fake quantizer with its name."""
+    for name, module in model.named_modules():
+        if isinstance(module, FakeQuantizer):
+            yield name, module
+
+
+def is_ready(model: nn.Module) -> bool:
+    """Whether every quantizer knows its grid, so that the model's outputs mean something."""
+    return all(quantizer.ready for _, quantizer in fake_quantizers(model))
+
+
+@contextmanager
+def in_mode(mode: Literal["quantize", "calibrate", "off"], model: nn.Module) -> Iterator[None]:
+    """Puts every fake quantizer into a mode for a while; frozen ones never calibrate."""
+    before = [(quantizer, quantizer.mode) for _, quantizer in fake_quantizers(model)]
+    for quantizer, _ in before:
+        quantizer.mode = "off" if mode == "calibrate" and quantizer.frozen else mode
+    try:
+        yield
+    finally:
+        for quantizer, old in before:
+            quantizer.mode = old
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Runs batches through the float model while its observers watch.
+
+    Args:
+        model: A prepared model; its weights and batch-norm statistics stay as they are.
+        batches: Inputs, batch first.
+
+    Raises:
+        QuantizationError: Nothing is quantized, there are no batches, or a tensor holds NaN or
+            Inf; the message names the first such layer.
+    """
+    quantizers = dict(fake_quantizers(model))
+    if not quantizers:
+        raise QuantizationError("The model has no quantizers; prepare it before calibration.")
+    was_training = model.training
+    model.eval()
+    count = 0
+    try:
+        with in_mode("calibrate", model):
+            for batch in batches:
+                model(batch)
+                count += 1
+    finally:
+        model.train(was_training)
+    if count == 0:
+        raise QuantizationError("Calibration got no batches.")
+    for name, quantizer in quantizers.items():
+        if isinstance(quantizer, AffineFakeQuantizer) and not quantizer.scale.isfinite().all():
+            raise QuantizationError(f"Calibration met NaN or Inf at {name!r}.")
+
+
+def freeze(model: nn.Module) -> None:
+    """Fixes every grid and every batch norm's statistics, for the rest of the training."""
+    unready = [name for name, quantizer in fake_quantizers(model) if not quantizer.ready]
+    if unready:
+        raise QuantizationError(
+            f"Freezing needs a trained or calibrated model; {unready[0]!r} has seen no data yet."
+        )
+    for _, quantizer in fake_quantizers(model):
+        quantizer.frozen = True
+    for module in model.modules():
+        if type(module) in _FROZEN:
+            module.__class__ = _FROZEN[type(module)]
+            module.eval()
+
+
+class FrozenBatchNorm(nn.Module):
+    """Mixin for a batch norm that stays in eval mode: fixed statistics, trainable affine part."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm:  # noqa: ARG002
+        return super().train(mode=False)
+
+
+class FrozenBatchNorm1d(FrozenBatchNorm, nn.BatchNorm1d):
+    pass
+
+
+class FrozenBatchNorm2d(FrozenBatchNorm, nn.BatchNorm2d):
+    pass
+
+
+class FrozenBatchNorm3d(FrozenBatchNorm, nn.BatchNorm3d):
+    pass
+
+
+_FROZEN: dict[type[nn.Module], type[FrozenBatchNorm]] = {
+    nn.BatchNorm1d: FrozenBatchNorm1d,
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    nn.BatchNorm3d: FrozenBatchNorm3d,
+}

@@ -1,0 +1,106 @@
+"""The state of observers: buffers that follow what a tensor's values have been."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class ShapedByData(nn.Module):
+    """A module whose buffers take their shapes from data, so loading may change them too.
+
+    A state_dict with nothing for it, such as the float model's, leaves it as it is.
+    """
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        if not any(key.startswith(prefix) for key in state_dict):
+            return
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if buffer is not None and saved is not None and saved.shape != buffer.shape:
+                self._buffers[name] = buffer.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ObserverModule(ShapedByData, ABC):
+    """Watches one tensor, batch by batch.
+
+    Args:
+        axis: Dimension with a range of its own for each index; `None` for one range for all.
+    """
+
+    def __init__(self, axis: int | None = None) -> None:
+        super().__init__()
+        self.axis = axis
+        self.synchronized = True
+        """Whether ranks of a distributed run share what they see; weights are the same on all."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> None:
+        """Takes in one batch, a float tensor; gradients do not pass."""
+
+    @abstractmethod
+    def range(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest real number to cover: scalars, or one for each index of `axis`."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Forgets everything; called before each look at a tensor that is whole every time."""
+
+
+class RangeObserver(ObserverModule):
+    """An observer that needs no more of a batch than its extremes.
+
+    Shares them across ranks, so that each rank has the range of the whole batch.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, axis: int | None = None) -> None:
+        super().__init__(axis)
+        self.register_buffer("low", torch.tensor(torch.inf))
+        self.register_buffer("high", torch.tensor(-torch.inf))
+
+    @abstractmethod
+    def update(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The range after a batch with these extremes, shaped as they are.
+
+        Before the first batch, and after `restart`, the range so far is empty: `self.low` is
+        inf and `self.high` is -inf.
+        """
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> None:
+        if x.numel() == 0:
+            return
+        low, high = _extremes(x, self.axis)
+        if self.synchronized and distributed.is_available() and distributed.is_initialized():
+            both = torch.stack([-low, high])
+            distributed.all_reduce(both, op=distributed.ReduceOp.MAX)
+            low, high = -both[0], both[1]
+        low, high = self.update(low, high)
+        if self.low.shape != low.shape:
+            self.low, self.high = torch.empty_like(low), torch.empty_like(high)
+        self.low.copy_(low)
+        self.high.copy_(high)
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        return self.low, self.high
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        self.low.fill_(torch.inf)
+        self.high.fill_(-torch.inf)
+
+
+def _extremes(x: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+    if axis is None:
+        return torch.aminmax(x)
+    return torch.aminmax(x.transpose(0, axis).reshape(x.shape[axis], -1), dim=1)

@@ -1,0 +1,271 @@
+"""From a recipe's names to working techniques; what can be refused is refused here, before work."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from packaging.requirements import InvalidRequirement, Requirement
+
+from micronet import registry
+from micronet.errors import OptionError, PluginError, RecipeError, nearest
+from micronet.recipe import (
+    Calibrate,
+    Deploy,
+    Evaluate,
+    Freeze,
+    Fuse,
+    Named,
+    Prune,
+    Quantize,
+    Recipe,
+    Step,
+    Train,
+    technique_field,
+    technique_of,
+)
+from micronet.recipe_file import Key, Source
+from micronet.techniques import DeployBackend, Quantizer
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset as TorchDataset
+
+
+@attrs.frozen
+class Resolved:
+    """A recipe whose every name has been looked up.
+
+    Args:
+        recipe: The recipe, with every option of every technique written out.
+        build_model: Makes the model with fresh weights.
+        load_data: Gives (training set, test set).
+        techniques: For each step, the instance of its technique, if it names one.
+        weights: The file to start from.
+    """
+
+    recipe: Recipe
+    build_model: Callable[[], nn.Module]
+    load_data: Callable[[], tuple[TorchDataset[Any], TorchDataset[Any]]]
+    techniques: tuple[Any, ...]
+    weights: Path | None
+
+
+def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
+    """Looks up everything that a recipe names.
+
+    Args:
+        recipe: From a file or from Python.
+        source: Where it was written, for the messages.
+
+    Raises:
+        RecipeError: A technique, an option, a file, a callable or a distribution is missing or
+            not allowed, or the steps are in an order that makes no sense.
+    """
+    place = source or _Nowhere()
+    _check_requirements(recipe, place)
+    weights = None
+    if recipe.weights is not None:
+        weights = (source.folder if source else Path()) / Path(recipe.weights).expanduser()
+        if not weights.is_file():
+            raise place.error(("weights",), f"there is no file {str(weights)!r}.")
+    techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
+    _check_order(recipe, techniques, place)
+    model, build_model = _source_of("model", recipe.model, "build", place)
+    data, load_data = _source_of("dataset", recipe.data, "load", place)
+    written_out = attrs.evolve(
+        recipe,
+        model=_written_out(recipe.model, model),
+        data=_written_out(recipe.data, data),
+        steps=[
+            step if technique is None else _with_options(step, technique)
+            for step, technique in zip(recipe.steps, techniques, strict=True)
+        ],
+    )
+    return Resolved(written_out, build_model, load_data, techniques, weights)
+
+
+class _Nowhere:
+    """Stands for the source of a recipe that was made in Python."""
+
+    def error(self, key: Key, message: str) -> RecipeError:
+        return RecipeError(f"{'.'.join(map(str, key)) or 'recipe'}: {message}")
+
+
+_Place = Source | _Nowhere
+
+
+def _technique(index: int, step: Step, place: _Place) -> Any:
+    named, field = technique_of(step), technique_field(type(step))
+    if named is None or field is None:
+        return None
+    key: Key = ("steps", index, step.key)
+    name_field, kind = field
+    technique = _create(kind, named, key, (*key, name_field), place)
+    if isinstance(technique, DeployBackend):
+        reason = technique.available()
+        if reason is not None:
+            raise place.error((*key, name_field), f"{named.name} can't run here: {reason}.")
+    return technique
+
+
+def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place) -> Any:
+    try:
+        return registry.create(kind, named.name, **named.options)
+    except OptionError as error:
+        raise place.error((*key, error.option or ""), str(error)) from error
+    except PluginError as error:
+        raise place.error(name_key, str(error)) from error
+
+
+def _source_of(
+    kind: str, named: Named, method: str, place: _Place
+) -> tuple[Any, Callable[[], Any]]:
+    """A registered model or data set, or the user's own callable."""
+    key: Key = ("data" if kind == "dataset" else "model",)
+    module_name, colon, attribute = named.name.partition(":")
+    if not colon or _is_distribution(kind, named.name):
+        technique = _create(kind, named, key, key, place)
+        return technique, getattr(technique, method)
+    function = _import(module_name, attribute, key, place)
+
+    def call() -> Any:
+        return function(**named.options)
+
+    return None, call
+
+
+def _is_distribution(kind: str, name: str) -> bool:
+    distribution, _, bare = name.rpartition(":")
+    entries = registry.list(kind)
+    return any(entry.distribution == distribution and entry.name == bare for entry in entries)
+
+
+def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callable[..., Any]:
+    """A user's own callable; its module is looked for as Python does, and in the current folder."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise place.error(
+            key,
+            f"there is no module {error.name!r} on the path; {module_name}:{attribute} needs it.",
+        ) from error
+    except Exception as error:  # the user's module may raise anything
+        raise place.error(
+            key, f"importing {module_name} fails: {type(error).__name__}: {error}."
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [name for name in vars(module) if callable(getattr(module, name))]
+        raise place.error(
+            key, f"{module_name} has no callable {attribute!r}.{nearest(attribute, known)}"
+        )
+    checked: Callable[..., Any] = function
+    return checked
+
+
+def _check_requirements(recipe: Recipe, place: _Place) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for index, line in enumerate(recipe.requires):
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement as error:
+            raise place.error(
+                ("requires", index), f"{line!r} is no requirement such as 'name>=1.0'."
+            ) from error
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            found = None
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            raise place.error(
+                ("requires", index),
+                f"needs {requirement}, installed: {found or 'not at all'}; "
+                f"pip install '{requirement}'.",
+            )
+
+
+def _check_order(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> None:
+    """Refuses orders that make no sense, with the reason."""
+    stage = _Stage()
+    for index, (step, technique) in enumerate(zip(recipe.steps, techniques, strict=True)):
+        key: Key = ("steps", index, step.key)
+        sparse = isinstance(step, Train) and step.sparsity is not None
+        if sparse and not any(isinstance(later, Prune) for later in recipe.steps[index + 1 :]):
+            raise place.error(
+                (*key, "sparsity"), "sparsity prepares pruning, and no prune step follows."
+            )
+        reason = stage.why_not(step)
+        if reason is not None:
+            raise place.error(key, reason)
+        stage.enter(step, technique)
+
+
+_NEEDS_DATA = (
+    "needs a train or calibrate step after quantize: the quantizers have seen no data yet."
+)
+_FREEZE_NEEDS = (
+    "freeze needs a quantize step before it, and after that a train or calibrate step that gives "
+    "the observers data."
+)
+
+
+@attrs.define
+class _Stage:
+    """How far the model is at some step of a recipe.
+
+    Args:
+        quantized: A quantizer has prepared it.
+        ready: Its quantizers, if any, have seen data.
+        fused: Its batch norms may be gone.
+    """
+
+    quantized: bool = False
+    ready: bool = True
+    fused: bool = False
+
+    def why_not(self, step: Step) -> str | None:
+        """Why a step makes no sense now, `None` if it does."""
+        reasons: dict[type[Any], tuple[tuple[bool, str], ...]] = {
+            Prune: (
+                (self.quantized, "prune must come before quantize: grids fit the channels seen."),
+                (self.fused, "prune must come before fuse: it looks at batch norms."),
+            ),
+            Quantize: ((self.quantized, "the model is quantized already."),),
+            Calibrate: ((not self.quantized, "calibrate needs a quantize step before it."),),
+            Freeze: ((not (self.quantized and self.ready), _FREEZE_NEEDS),),
+            Evaluate: ((not self.ready, f"evaluate {_NEEDS_DATA}"),),
+            Deploy: ((not self.ready, f"deploy {_NEEDS_DATA}"),),
+        }
+        return next((why for wrong, why in reasons.get(type(step), ()) if wrong), None)
+
+    def enter(self, step: Step, technique: Any) -> None:
+        """The stage after a step."""
+        if isinstance(step, Quantize):
+            assert isinstance(technique, Quantizer)
+            self.quantized, self.ready = True, not technique.needs_data
+        elif isinstance(step, (Train, Calibrate)):
+            self.ready = True
+        elif isinstance(step, Fuse):
+            self.fused = True
+
+
+def _with_options(step: Any, technique: Any) -> Step:
+    """A step with every option of its technique written out."""
+    written_out: Step = attrs.evolve(step, options=_options_of(technique))
+    return written_out
+
+
+def _options_of(technique: Any) -> Mapping[str, Any]:
+    return attrs.asdict(technique, recurse=False)
+
+
+def _written_out(named: Named, technique: Any) -> Named:
+    return named if technique is None else Named(named.name, _options_of(technique))

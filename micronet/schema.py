@@ -1,0 +1,134 @@
+"""The JSON Schema of a recipe, for editors; made from the steps' and techniques' options."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any, Literal, Union
+
+import attrs
+
+from micronet import options, registry
+from micronet.errors import MicronetError
+from micronet.recipe import STEPS, own_fields, technique_field
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Draft 2020-12. Covers every technique that is installed where it is made."""
+    steps = [_step(name, cls) for name, cls in STEPS.items()]
+    bare = [name for name, cls in STEPS.items() if technique_field(cls) is None]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "micronet recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["model", "data", "steps"],
+        "properties": {
+            "model": _named("model", "A registered model, or package.module:callable."),
+            "data": _named("dataset", "A registered data set, or package.module:callable."),
+            "weights": {"type": ["string", "null"], "description": "A state_dict to start from."},
+            "seed": {"type": "integer", "default": 0, "description": "Of everything random."},
+            "requires": {"type": "array", "items": {"type": "string"}},
+            "steps": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"anyOf": [*steps, {"enum": [*bare, "fuse", "deploy"]}]},
+            },
+        },
+    }
+
+
+def _step(name: str, cls: type[Any]) -> dict[str, Any]:
+    own = _properties(cls, own_fields(cls))
+    technique = technique_field(cls)
+    body: dict[str, Any] = {
+        "type": ["object", "null"],
+        "description": (cls.__doc__ or "").strip(),
+        "properties": own,
+    }
+    if technique is None:
+        body["additionalProperties"] = False
+    else:
+        field, kind = technique
+        default = getattr(attrs.fields(cls), field).default
+        body["anyOf"] = []
+        for technique_name, properties in _techniques(kind):
+            variant: dict[str, Any] = {
+                "properties": {**dict.fromkeys(own, True), **properties},
+                "additionalProperties": False,
+            }
+            variant["properties"][field] = {"const": technique_name}
+            if technique_name != default:
+                variant["required"] = [field]
+            body["anyOf"].append(variant)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [name],
+        "properties": {name: body},
+    }
+
+
+def _named(kind: str, description: str) -> dict[str, Any]:
+    variants = []
+    for name, properties in _techniques(kind):
+        variants.append(
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name"],
+                "properties": {"name": {"const": name}, **properties},
+            }
+        )
+    own = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "pattern": ":"}},
+    }
+    return {
+        "description": description,
+        "anyOf": [{"type": "string"}, *variants, own],
+    }
+
+
+def _techniques(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for entry in registry.list(kind):
+        if entry.kind != kind:
+            continue
+        try:
+            cls = registry.get(kind, entry.name)
+        except MicronetError:  # listed, but broken; `micronet list-plugins` tells
+            continue
+        names = [field.name for field in attrs.fields(cls)]
+        found.append((entry.name, _properties(cls, names)))
+    return found
+
+
+def _properties(cls: type[Any], names: list[str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    properties = {}
+    for field in attrs.fields(cls):
+        if field.name not in names:
+            continue
+        limits = options.limits(field)
+        described = {**_type(hints[field.name]), "description": limits.doc}
+        if field.default is not attrs.NOTHING:
+            described["default"] = field.default
+        for bound, word in (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum")):
+            if getattr(limits, bound) is not None:
+                described[word] = getattr(limits, bound)
+        properties[field.name] = described
+    return properties
+
+
+def _type(hint: Any) -> dict[str, Any]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_type(part) for part in arguments]}
+    if origin is tuple:
+        return {"type": "array", "items": _type(arguments[0])}
+    names = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
+    return {"type": names[hint]} if hint in names else {}

@@ -1,0 +1,111 @@
+"""The deploy backend kind: turns a model into an engine's file and runs that file."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from micronet.errors import DeployError
+from micronet.files import write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+_CARD = "artifact.json"
+
+
+@attrs.frozen
+class Artifact:
+    """A deployed model: a folder with the engine's file and a card that says what is in it.
+
+    Args:
+        directory: The folder.
+        backend: Registered name of the backend that wrote it and can load it.
+        file: The engine's file, relative to `directory`.
+        input_shape: Shape of one input, batch first, with the batch size of the example.
+        engine: Name and version of the engine that wrote it.
+    """
+
+    directory: Path
+    backend: str
+    file: str
+    input_shape: tuple[int, ...]
+    engine: str
+
+    @property
+    def path(self) -> Path:
+        return self.directory / self.file
+
+    @property
+    def size_bytes(self) -> int:
+        return self.path.stat().st_size
+
+    def write_card(self) -> None:
+        card = attrs.asdict(self, filter=attrs.filters.exclude("directory"))
+        write_text(self.directory / _CARD, json.dumps(card, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> Artifact:
+        """The artifact in a folder.
+
+        Raises:
+            DeployError: There is none, or its card can't be read.
+        """
+        try:
+            card: dict[str, Any] = json.loads((directory / _CARD).read_text("utf-8"))
+            card["input_shape"] = tuple(card["input_shape"])
+            return cls(directory=directory, **card)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DeployError(f"{directory} holds no readable artifact: {error}") from error
+
+
+class Runner(ABC):
+    """A loaded engine. Needs numpy, never torch."""
+
+    @abstractmethod
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [batch, classes] for images [batch, channels, height, width], any batch size."""
+
+
+class DeployBackend(ABC):
+    """Contract of a deploy backend."""
+
+    @abstractmethod
+    def available(self) -> str | None:
+        """`None` if the engine can be used here, else the reason with the line that mends it."""
+
+    @abstractmethod
+    def export(
+        self,
+        model: nn.Module,
+        example_inputs: tuple[Tensor, ...],
+        directory: Path,
+        *,
+        dynamic: tuple[str, ...] = ("batch",),
+    ) -> Artifact:
+        """Writes the engine's file for a float or a converted model into `directory`.
+
+        Args:
+            model: In eval mode, on the CPU.
+            example_inputs: One batch.
+            directory: An existing, empty folder.
+            dynamic: Dimensions that may differ at run time: "batch", "height", "width".
+
+        Raises:
+            DeployError: The model can't be exported.
+        """
+
+    @abstractmethod
+    def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
+        """The engine, ready to run.
+
+        Args:
+            artifact: Written by `export` of the same backend.
+            threads: Threads it may use; `None` lets the engine choose.
+        """

@@ -1,0 +1,62 @@
+"""The quantizer kind: puts fake quantization into a model and takes it to integers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor, nn
+
+
+class Quantizer(ABC):
+    """Contract of a quantizer.
+
+    Only `prepare` is the technique's own: it places `micronet.quantization.FakeQuantizer`s.
+    The other steps of a quantized model's life work on those and are the same for all.
+    """
+
+    needs_data: ClassVar[bool] = True
+    """Whether a prepared model must be trained or calibrated before its outputs mean anything."""
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
+        """A trainable copy of `model` with fake quantization; `model` itself stays as it is.
+
+        Every state_dict key of `model` keeps its name, so that float weights load into the
+        result.
+
+        Args:
+            model: A float model.
+            example_inputs: What its forward takes, batch first.
+        """
+
+    def calibrate(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Lets the observers of a prepared model see data; weights stay as they are (PTQ).
+
+        Raises:
+            QuantizationError: A tensor holds NaN or Inf; the message names the layer.
+        """
+        from micronet.quantization import calibrate
+
+        calibrate(model, batches)
+
+    def freeze(self, model: nn.Module) -> None:
+        """Stops observers and batch-norm statistics of a trained or calibrated model (QAFT).
+
+        Weights go on learning on the fixed grid.
+
+        Raises:
+            QuantizationError: The observers have seen no data yet.
+        """
+        from micronet.quantization import freeze
+
+        freeze(model)
+
+    def convert(self, model: nn.Module) -> nn.Module:
+        """The inference form: a copy whose quantized weights are integer codes with scales."""
+        from micronet.quantization import convert
+
+        return convert(model)

@@ -1,0 +1,37 @@
+"""Batch norm folded into the layer that feeds it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import attrs
+
+from micronet.techniques import Fuser
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@attrs.frozen(kw_only=True)
+class BatchNormFuser(Fuser):
+    """Folds every batch norm whose only input is a convolution or linear layer read by no other.
+
+    Pairs are found by data flow, not by the order in which the model declares its layers. What
+    the model computes in eval mode stays; integer codes of quantized weights stay too.
+    """
+
+    def fuse(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:  # noqa: ARG002
+        from torch import nn
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        from micronet.folding import fold_batch_norm
+        from micronet.graph import conv_bn_pairs
+
+        fused = copy.deepcopy(model)
+        for layer_name, bn_name in conv_bn_pairs(fused):
+            bn = fused.get_submodule(bn_name)
+            assert isinstance(bn, _BatchNorm)
+            fold_batch_norm(fused.get_submodule(layer_name), bn)
+            fused.set_submodule(bn_name, nn.Identity())
+        return fused

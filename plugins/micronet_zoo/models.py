@@ -1,0 +1,62 @@
+"""The models' options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from micronet.errors import OptionError
+from micronet.options import option
+from micronet.techniques import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@attrs.frozen(kw_only=True)
+class NIN(Model):
+    """Network in network (Lin et al. 2014) for 3x32x32 images, with batch norms."""
+
+    num_classes: int = option(10, ge=1, doc="Classes to tell apart.")
+    cfg: tuple[int, ...] = option(
+        (192, 160, 96, 192, 192, 192, 192, 192),
+        doc="Output channels of the eight layers before the last.",
+    )
+
+    def build(self) -> nn.Module:
+        from micronet_zoo.nin import NINModule
+
+        _check_cfg(self.cfg)
+        return NINModule(self.cfg, self.num_classes)
+
+
+@attrs.frozen(kw_only=True)
+class NINGC(Model):
+    """Network in network with group convolutions and channel shuffle, for 3x32x32 images."""
+
+    num_classes: int = option(10, ge=1, doc="Classes to tell apart.")
+    cfg: tuple[int, ...] = option(
+        (256, 256, 256, 512, 512, 512, 1024, 1024),
+        doc="Output channels of the eight layers before the last; their groups must divide them.",
+    )
+
+    def build(self) -> nn.Module:
+        from micronet_zoo.nin_gc import GROUPS, NINGCModule
+
+        _check_cfg(self.cfg)
+        for position, channels in enumerate(self.cfg):
+            following = GROUPS[position + 1] if position + 1 < len(GROUPS) else 1
+            for groups in (GROUPS[position], following):
+                if channels % groups:
+                    raise OptionError(
+                        f"cfg[{position}] must be a multiple of {groups}, the groups of a layer "
+                        f"beside it, got {channels}.",
+                        "cfg",
+                    )
+        return NINGCModule(self.cfg, self.num_classes)
+
+
+def _check_cfg(cfg: tuple[int, ...]) -> None:
+    if len(cfg) != 8 or min(cfg) < 1:  # noqa: PLR2004 (the architecture's depth)
+        raise OptionError(f"cfg needs eight channel counts of at least 1, got {list(cfg)}.", "cfg")
