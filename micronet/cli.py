@@ -245,7 +245,7 @@ def _fail(message: str, error: BaseException, *, traceback: bool) -> NoReturn:
 def _choose_gpus(text: str) -> None:
     """Limits this process to one GPU, or replaces it by one process for each of several."""
     ids = text.split(",")
-    if not all(part.isdigit() for part in ids) or len(set(ids)) != len(ids):
+    if not all(part.isascii() and part.isdigit() for part in ids) or len(set(ids)) != len(ids):
         raise typer.BadParameter(f"--gpu-id {text}: write numbers, as in 0 or 0,1.")
     if "LOCAL_RANK" in os.environ:  # already one of several processes
         return

@@ -59,8 +59,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("qantizer", ["quantizer", "pruner"])
     " Did you mean 'quantizer'?"
     """
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    by_small = {word.casefold(): word for word in reversed(list(known))}
+    matches = difflib.get_close_matches(name.casefold(), list(by_small), n=1, cutoff=0.55)
+    return f" Did you mean {by_small[matches[0]]!r}?" if matches else ""
 
 
 def listed(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet.errors import DeployError, OptionError, listed, nearest
-from micronet.quantization.convert import convert
+from micronet.quantization.convert import StoredWeight, convert
 from micronet.quantization.qdq import OPSET
 
 INPUT, OUTPUT = "input", "output"
@@ -52,6 +52,9 @@ def export_onnx(
             )
     shapes = {_DIMENSIONS[name]: torch.export.Dim.DYNAMIC for name in dynamic}
     exported = convert(model).cpu()
+    for module in exported.modules():
+        if isinstance(module, StoredWeight):
+            module.store(module.tensor.with_integer_zero_point())
     # A batch of one would be taken for a constant.
     example = example_inputs[0].cpu()
     if "batch" in dynamic and len(example) == 1:

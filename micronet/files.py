@@ -39,9 +39,12 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             _flush(file)
         temporary.chmod(0o777 & ~_umask())
-        shutil.rmtree(path, ignore_errors=True)
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        if path.exists():
+            path.replace(old)
         temporary.replace(path)
         _flush(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

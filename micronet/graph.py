@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,13 +20,22 @@ class TracingError(MicronetError):
     """torch.fx can't follow the model; the message says where it stopped."""
 
 
-_DROPOUTS = {
-    F.dropout: nn.Dropout,
-    F.dropout1d: nn.Dropout1d,
-    F.dropout2d: nn.Dropout2d,
-    F.dropout3d: nn.Dropout3d,
-    F.alpha_dropout: nn.AlphaDropout,
+_FUNCTIONAL: dict[Any, Callable[..., nn.Module]] = {
+    F.dropout: lambda p=0.5, **_: nn.Dropout(p),
+    F.dropout1d: lambda p=0.5, **_: nn.Dropout1d(p),
+    F.dropout2d: lambda p=0.5, **_: nn.Dropout2d(p),
+    F.dropout3d: lambda p=0.5, **_: nn.Dropout3d(p),
+    F.alpha_dropout: lambda p=0.5, **_: nn.AlphaDropout(p),
+    F.relu: lambda **_: nn.ReLU(),
+    F.relu_: lambda **_: nn.ReLU(),
+    F.relu6: lambda **_: nn.ReLU6(),
+    torch.relu: lambda **_: nn.ReLU(),
+    torch.relu_: lambda **_: nn.ReLU(),
+    "relu": lambda **_: nn.ReLU(),
+    "relu_": lambda **_: nn.ReLU(),
 }
+"""Functional calls that become modules: dropout, whose `training` a trace would fix, and what
+techniques replace. (In-place variants too: fresh outputs are the same values.)"""
 
 
 class _Tracer(fx.Tracer):
@@ -44,8 +53,9 @@ class _Tracer(fx.Tracer):
 def trace(model: nn.Module) -> fx.GraphModule:
     """The model as a graph over the same submodules and parameters; `model` is not changed.
 
-    Every submodule and parameter keeps its name, those that the graph does not use included, and
-    functional dropout becomes a module, so that train and eval mode go on working.
+    Every submodule and parameter keeps its name, those that the graph does not use included.
+    Functional dropout and relu become modules, so that train and eval mode go on working and
+    techniques can replace them.
 
     Raises:
         TracingError: The forward pass depends on values, or differs between train and eval mode.
@@ -56,25 +66,24 @@ def trace(model: nn.Module) -> fx.GraphModule:
         for training in (True, False):
             model.train(training)
             graph = _Tracer().trace(model)
-            dropouts = _dropout_modules(graph)
-            graphs.append((graph, dropouts))
+            graphs.append((graph, _functional_modules(graph)))
     except Exception as error:  # fx raises whatever the model's code raises on a proxy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TracingError(f"torch.fx can't trace {type(model).__name__}: {reason}") from error
     finally:
         model.train(was_training)
-    (graph, dropouts), (eval_graph, _) = graphs
+    (graph, created), (eval_graph, _) = graphs
     if _structure(graph) != _structure(eval_graph):
         raise TracingError(
             f"{type(model).__name__} computes differently in train and eval mode, beyond dropout "
             f"and batch norm"
         )
-    for name, dropout in dropouts.items():
-        model.add_module(name, dropout)
+    for name, module in created.items():
+        model.add_module(name, module)
     try:
         traced = fx.GraphModule(model, graph)
     finally:
-        for name in dropouts:
+        for name in created:
             delattr(model, name)
     _adopt_unused(traced, model)
     traced.train(was_training)
@@ -109,6 +118,28 @@ def conv_bn_pairs(model: nn.Module) -> list[tuple[str, str]]:
     return pairs
 
 
+def execution_order(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]:
+    """Names of the modules without children, in the order in which the forward pass first calls
+    them; those that it does not call are left out.
+    """
+    called: dict[str, None] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
+        for name, module in model.named_modules()
+        if not any(module.children())
+    ]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(*example_inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    return list(called)
+
+
 def propagate_shapes(traced: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> None:
     """Gives every node its result's dtype and shape (`node.meta["tensor_meta"]`)."""
     was_training = traced.training
@@ -131,20 +162,22 @@ def _takes_a_fold(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
 
 
-def _dropout_modules(graph: fx.Graph) -> dict[str, nn.Module]:
-    """Replaces functional dropout, whose `training` the trace has fixed, by module calls."""
-    dropouts: dict[str, nn.Module] = {}
+def _functional_modules(graph: fx.Graph) -> dict[str, nn.Module]:
+    """Replaces the calls that `_FUNCTIONAL` names by calls of new modules, and returns those."""
+    created: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in _DROPOUTS:
+        if node.op not in ("call_function", "call_method") or node.target not in _FUNCTIONAL:
             continue
+        options = {key: value for key, value in node.kwargs.items() if key != "input"}
+        if len(node.args) > 1:
+            options["p"] = node.args[1]
         name = f"{node.name}_module"
-        probability = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
-        dropouts[name] = _DROPOUTS[node.target](probability)
+        created[name] = _FUNCTIONAL[node.target](**options)
         with graph.inserting_after(node):
             call = graph.call_module(name, (node.args[0] if node.args else node.kwargs["input"],))
         node.replace_all_uses_with(call)
         graph.erase_node(node)
-    return dropouts
+    return created
 
 
 def _structure(graph: fx.Graph) -> list[tuple[str, str, str]]:

@@ -32,16 +32,16 @@ def params_m(model: nn.Module) -> float:
     return sum(parameter.numel() for parameter in model.parameters()) / 1e6
 
 
-def weight_bits(model: nn.Module) -> int:
+def weight_bits(model: nn.Module) -> float:
     """Width of most weights' codes; 32 for a float model."""
-    counts: Counter[int] = Counter()
+    counts: Counter[float] = Counter()
     for _, layer in quantized_layers(model):
         if isinstance(layer.weight_quantizer, FakeQuantizer):
             counts[layer.weight_quantizer.bits] += layer.weight.numel()  # type: ignore[operator]
     return counts.most_common(1)[0][0] if counts else FLOAT_BITS
 
 
-def activation_bits(model: nn.Module) -> int:
+def activation_bits(model: nn.Module) -> float:
     """Width of most activations' codes; 32 where activations are float."""
     of_weights = {id(layer.weight_quantizer) for _, layer in quantized_layers(model)}
     counts = Counter(q.bits for _, q in fake_quantizers(model) if id(q) not in of_weights)

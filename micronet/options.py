@@ -9,6 +9,7 @@ Traceback (most recent call last):
 micronet.errors.OptionError: bits must be between 2 and 16, got 99.
 """
 
+import json
 import math
 import types
 import typing
@@ -51,7 +52,7 @@ class Limits:
 
     def allow(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
@@ -89,7 +90,7 @@ def option(
     """
     return attrs.field(
         default=default,
-        converter=_freeze,
+        converter=freeze,
         validator=_validate,
         metadata={_METADATA: Limits(doc, ge=ge, gt=gt, le=le)},
     )
@@ -107,7 +108,8 @@ def build(cls: Callable[..., T], values: Mapping[str, Any], *, owner: str | None
         if name not in known:
             owner = owner or getattr(cls, "__name__", "this")
             raise OptionError(
-                f"{owner} has no option {name!r}.{nearest(name, known)} Allowed: {listed(known)}.",
+                f"{owner} has no option {name!r}.{nearest(str(name), known)} "
+                f"Allowed: {listed(known)}.",
                 name,
             )
     for info in infos:
@@ -118,18 +120,42 @@ def build(cls: Callable[..., T], values: Mapping[str, Any], *, owner: str | None
 
 def describe(cls: Any) -> list[OptionInfo]:
     """The options of an attrs class, in the order in which it declares them."""
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     return [
         OptionInfo(
             name=field.name,
             type=type_name(hints[field.name]),
-            default=None if field.default is attrs.NOTHING else field.default,
+            default=plain_default(field),
             required=field.default is attrs.NOTHING,
             range=limits(field).range,
             doc=limits(field).doc,
         )
         for field in attrs.fields(cls)
     ]
+
+
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields; raises OptionError where a name in them does not resolve."""
+    try:
+        return typing.get_type_hints(cls)
+    except Exception as error:
+        raise OptionError(
+            f"The options of {cls.__name__} have types that do not resolve: {error}."
+        ) from error
+
+
+def plain_default(field: Any) -> Any:
+    """A field's default as JSON knows it; `None` also where there is none or it is computed."""
+    default = field.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = None if default.takes_self else default.factory()
+    if default is attrs.NOTHING:
+        return None
+    try:
+        json.dumps(default)
+    except (TypeError, ValueError):
+        return str(default)
+    return default
 
 
 def limits(field: Any) -> Limits:
@@ -151,28 +177,32 @@ def type_name(hint: Any) -> str:
 def matches(value: Any, hint: Any) -> bool:
     """Whether a value is of a type, strictly: a bool is no number, `'8'` is no integer."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
     if origin is Literal:
-        return value in arguments
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
     if _is_union(hint):
         return any(matches(value, part) for part in arguments)
     if origin is tuple:
-        return isinstance(value, tuple) and all(matches(item, arguments[0]) for item in value)
-    if origin is not None:
-        return isinstance(value, origin)
+        return isinstance(value, tuple) and _items_match(value, arguments)
+    if hint is Any or origin is not None:
+        return hint is Any or isinstance(value, origin)
     types = (int, float) if hint is float else hint
     return isinstance(value, types) and not (isinstance(value, bool) and hint is not bool)
 
 
+def _items_match(items: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
+    if hints[-1] is Ellipsis:
+        return all(matches(item, hints[0]) for item in items)
+    return len(items) == len(hints) and all(map(matches, items, hints))
+
+
 def _validate(instance: Any, field: Any, value: Any) -> None:
-    hint = typing.get_type_hints(type(instance))[field.name]
+    hint = hints_of(type(instance))[field.name]
     if not matches(value, hint):
         raise OptionError(f"{field.name} must be {_expected(hint)}, got {value!r}.", field.name)
     bounds = limits(field)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not bounds.allow(value):
         wanted = bounds.range or "a finite number"
-        raise OptionError(f"{field.name} must be {wanted}, got {value:g}.", field.name)
+        raise OptionError(f"{field.name} must be {wanted}, got {value!r}.", field.name)
 
 
 def _expected(hint: Any) -> str:
@@ -181,7 +211,9 @@ def _expected(hint: Any) -> str:
     if _is_union(hint):
         return " or ".join(_expected(part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return f"a list of {type_name(typing.get_args(hint)[0])}"
+        arguments = typing.get_args(hint)
+        number = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        return f"a list of {number}{type_name(arguments[0])}"
     if hint is type(None):
         return "null"
     return _TYPE_NAMES.get(hint) or (
@@ -193,6 +225,6 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (Union, types.UnionType)
 
 
-def _freeze(value: Any) -> Any:
+def freeze(value: Any) -> Any:
     """YAML knows lists only; options are immutable."""
-    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+    return tuple(freeze(item) for item in value) if isinstance(value, list) else value

@@ -14,7 +14,12 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from micronet.options import option
+from micronet.errors import RecipeError
+from micronet.options import freeze, option
+
+
+def _frozen(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: freeze(value) for key, value in options.items()}
 
 
 def _technique(kind: str, default: Any = attrs.NOTHING) -> Any:
@@ -27,7 +32,7 @@ def _technique(kind: str, default: Any = attrs.NOTHING) -> Any:
 
 
 def _technique_options() -> Any:
-    return attrs.field(factory=dict, kw_only=False, metadata={"inline": True})
+    return attrs.field(factory=dict, converter=_frozen, kw_only=False, metadata={"inline": True})
 
 
 @attrs.frozen
@@ -35,7 +40,12 @@ class Named:
     """Something by its registered name, or by `package.module:callable`, with its options."""
 
     name: str
-    options: Mapping[str, Any] = attrs.field(factory=dict)
+    options: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
+
+
+def _check_seed(_recipe: Any, _field: Any, seed: int) -> None:
+    if seed < 0:
+        raise RecipeError(f"seed must be at least 0, got {seed}.")
 
 
 def _as_steps(steps: Iterable[Step]) -> tuple[Step, ...]:
@@ -163,7 +173,7 @@ class Recipe:
     data: Named = attrs.field(converter=_as_named)
     steps: tuple[Step, ...] = attrs.field(converter=_as_steps)
     weights: str | None = None
-    seed: int = 0
+    seed: int = attrs.field(default=0, validator=_check_seed)
     requires: tuple[str, ...] = attrs.field(default=(), converter=tuple)
 
 

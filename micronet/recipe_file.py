@@ -89,28 +89,36 @@ def structure(source: Source) -> Recipe:
             raise source.error((), f"the key {key!r} is missing.")
     if not isinstance(content["steps"], list) or not content["steps"]:
         raise source.error(("steps",), f"steps must be a list of {listed(STEPS)}.")
+    _check_scalars(source)
+    return Recipe(
+        model=_named(source, "model"),
+        data=_named(source, "data"),
+        weights=content.get("weights"),
+        seed=content.get("seed", 0),
+        requires=content.get("requires") or (),
+        steps=tuple(_step(source, index, item) for index, item in enumerate(content["steps"])),
+    )
+
+
+def _check_scalars(source: Source) -> None:
+    """The types of what needs no class of its own."""
+    content = source.content
     for key, kind, words in (
         ("seed", int, "an integer"),
         ("weights", str | None, "a file"),
     ):
         if key in content and not matches(content[key], kind):
             raise source.error((key,), f"{key} must be {words}, got {content[key]!r}.")
+    if content.get("seed", 0) < 0:
+        raise source.error(("seed",), f"seed must be at least 0, got {content['seed']}.")
     requires = content.get("requires") or []
     if not isinstance(requires, list) or not all(isinstance(item, str) for item in requires):
         raise source.error(("requires",), "requires must be a list of texts like 'name>=1.0'.")
-    return Recipe(
-        model=_named(source, "model"),
-        data=_named(source, "data"),
-        weights=content.get("weights"),
-        seed=content.get("seed", 0),
-        requires=requires,
-        steps=tuple(_step(source, index, item) for index, item in enumerate(content["steps"])),
-    )
 
 
 def dump(recipe: Recipe) -> str:
     """A recipe as YAML."""
-    text: str = yaml.safe_dump(to_plain(recipe), sort_keys=False, width=100)
+    text: str = yaml.dump(to_plain(recipe), Dumper=_Dumper, sort_keys=False, width=100)
     return text
 
 
@@ -161,7 +169,7 @@ def _step(source: Source, index: int, item: Any) -> Step:
 
 def _open(name: str) -> Source:
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -178,22 +186,33 @@ def _open(name: str) -> Source:
     return parse(text, name, Path())
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a whole recipe was given in the place of its name
+        return False
+
+
 def parse(text: str, name: str, folder: Path) -> Source:
     """YAML text as a source; raises RecipeError where it is not YAML."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         lines: dict[Key, int] = {}
         if root is not None:
-            _note_lines(root, (), lines, name)
+            _note_lines(root, (), lines, name, loader)
         content = loader.construct_document(root) if root is not None else None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise RecipeError(f"{name}: it nests too deeply.") from None
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "this is not YAML"
         raise RecipeError(f"{where}: {problem}.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Source(name, content, lines, folder)
 
 
@@ -201,28 +220,42 @@ class _Loader(yaml.SafeLoader):
     """YAML where `1e-4` is a number, as everybody expects."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as it was, without anchors."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
 
 
-def _note_lines(node: yaml.Node, key: Key, lines: dict[Key, int], name: str) -> None:
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+
+
+def _note_lines(
+    node: yaml.Node, key: Key, lines: dict[Key, int], name: str, loader: _Loader
+) -> None:
     lines.setdefault(key, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key_node, value_node in node.value:
-            inner = (*key, key_node.value)
             line = key_node.start_mark.line + 1
-            if key_node.value in seen:
-                raise RecipeError(f"{name}:{line}: the key {key_node.value!r} stands here twice.")
-            seen.add(key_node.value)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise RecipeError(f"{name}:{line}: a key must be a text.")
+            merges = key_node.tag.endswith(":merge")
+            word = key_node.value if merges else loader.construct_object(key_node)
+            inner = (*key, word)
+            if word in seen:
+                raise RecipeError(f"{name}:{line}: the key {word!r} stands here twice.")
+            seen.add(word)
             lines[inner] = line
-            _note_lines(value_node, inner, lines, name)
+            _note_lines(value_node, inner, lines, name, loader)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*key, index), lines, name)
+            _note_lines(item, (*key, index), lines, name, loader)
 
 
 def _change(source: Source, change: str) -> Source:
@@ -236,7 +269,7 @@ def _change(source: Source, change: str) -> Source:
         last = depth == len(parts) - 1
         so_far = ".".join(parts[: depth + 1])
         if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
+            if not (part.isascii() and part.isdigit()) or int(part) >= len(place):
                 raise RecipeError(
                     f"--set {change}: {so_far} does not exist; {'.'.join(parts[:depth])} has "
                     f"{len(place)} entries, counted from 0."

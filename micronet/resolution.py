@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from micronet import registry
 from micronet.errors import OptionError, PluginError, RecipeError, nearest
+from micronet.options import build
 from micronet.recipe import (
     Calibrate,
     Deploy,
@@ -67,6 +68,8 @@ def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
             not allowed, or the steps are in an order that makes no sense.
     """
     place = source or _Nowhere()
+    if not recipe.steps:
+        raise place.error(("steps",), "steps must hold at least one step.")
     _check_requirements(recipe, place)
     weights = None
     if recipe.weights is not None:
@@ -115,7 +118,7 @@ def _technique(index: int, step: Step, place: _Place) -> Any:
 
 def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place) -> Any:
     try:
-        return registry.create(kind, named.name, **named.options)
+        return build(registry.get(kind, named.name), named.options, owner=f"{kind} {named.name!r}")
     except OptionError as error:
         raise place.error((*key, error.option or ""), str(error)) from error
     except PluginError as error:
@@ -156,7 +159,9 @@ def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callab
             key,
             f"there is no module {error.name!r} on the path; {module_name}:{attribute} needs it.",
         ) from error
-    except Exception as error:  # the user's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's module may raise anything
         raise place.error(
             key, f"importing {module_name} fails: {type(error).__name__}: {error}."
         ) from error

@@ -12,6 +12,9 @@ from micronet import options, registry
 from micronet.errors import MicronetError
 from micronet.recipe import STEPS, own_fields, technique_field
 
+_CALLABLE = r"^[\w.]+:\w+$"
+"""`package.module:callable`."""
+
 
 def recipe_schema() -> dict[str, Any]:
     """Draft 2020-12. Covers every technique that is installed where it is made."""
@@ -28,7 +31,7 @@ def recipe_schema() -> dict[str, Any]:
             "data": _named("dataset", "A registered data set, or package.module:callable."),
             "weights": {"type": ["string", "null"], "description": "A state_dict to start from."},
             "seed": {"type": "integer", "default": 0, "description": "Of everything random."},
-            "requires": {"type": "array", "items": {"type": "string"}},
+            "requires": {"type": ["array", "null"], "items": {"type": "string"}},
             "steps": {
                 "type": "array",
                 "minItems": 1,
@@ -51,16 +54,18 @@ def _step(name: str, cls: type[Any]) -> dict[str, Any]:
     else:
         field, kind = technique
         default = getattr(attrs.fields(cls), field).default
-        body["anyOf"] = []
-        for technique_name, properties in _techniques(kind):
+        variants = []
+        for spelled, properties, required in _techniques(kind):
             variant: dict[str, Any] = {
                 "properties": {**dict.fromkeys(own, True), **properties},
                 "additionalProperties": False,
             }
-            variant["properties"][field] = {"const": technique_name}
-            if technique_name != default:
-                variant["required"] = [field]
-            body["anyOf"].append(variant)
+            variant["properties"][field] = {"enum": spelled}
+            variant["required"] = required if default in spelled else [field, *required]
+            variants.append(variant)
+        body["anyOf"] = variants or [{"not": {}}]
+        if default is attrs.NOTHING:
+            body["type"] = "object"
     return {
         "type": "object",
         "additionalProperties": False,
@@ -70,43 +75,54 @@ def _step(name: str, cls: type[Any]) -> dict[str, Any]:
 
 
 def _named(kind: str, description: str) -> dict[str, Any]:
-    variants = []
-    for name, properties in _techniques(kind):
+    variants, bare = [], []
+    for spelled, properties, required in _techniques(kind):
+        if not required:
+            bare += spelled
         variants.append(
             {
                 "type": "object",
                 "additionalProperties": False,
-                "required": ["name"],
-                "properties": {"name": {"const": name}, **properties},
+                "required": ["name", *required],
+                "properties": {"name": {"enum": spelled}, **properties},
             }
         )
     own = {
         "type": "object",
         "required": ["name"],
-        "properties": {"name": {"type": "string", "pattern": ":"}},
+        "properties": {"name": {"type": "string", "pattern": _CALLABLE}},
     }
     return {
         "description": description,
-        "anyOf": [{"type": "string"}, *variants, own],
+        "anyOf": [{"enum": sorted(bare)}, {"type": "string", "pattern": _CALLABLE}, *variants, own],
     }
 
 
-def _techniques(kind: str) -> list[tuple[str, dict[str, Any]]]:
+def _techniques(kind: str) -> list[tuple[list[str], dict[str, Any], list[str]]]:
+    """For each technique: the names that mean it, its options, and those it can't do without."""
     found = []
     for entry in registry.list(kind):
         if entry.kind != kind:
             continue
         try:
-            cls = registry.get(kind, entry.name)
+            cls = registry.get(kind, f"{entry.distribution}:{entry.name}")
         except MicronetError:  # listed, but broken; `micronet list-plugins` tells
             continue
         names = [field.name for field in attrs.fields(cls)]
-        found.append((entry.name, _properties(cls, names)))
+        required = [field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING]
+        try:
+            properties = _properties(cls, names)
+        except MicronetError:
+            continue
+        spelled = [f"{entry.distribution}:{entry.name}"]
+        if entry.error is None:
+            spelled.append(entry.name)
+        found.append((spelled, properties, required))
     return found
 
 
 def _properties(cls: type[Any], names: list[str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+    hints = options.hints_of(cls)
     properties = {}
     for field in attrs.fields(cls):
         if field.name not in names:
@@ -114,7 +130,7 @@ def _properties(cls: type[Any], names: list[str]) -> dict[str, Any]:
         limits = options.limits(field)
         described = {**_type(hints[field.name]), "description": limits.doc}
         if field.default is not attrs.NOTHING:
-            described["default"] = field.default
+            described["default"] = options.plain_default(field)
         for bound, word in (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum")):
             if getattr(limits, bound) is not None:
                 described[word] = getattr(limits, bound)

@@ -19,7 +19,7 @@ class Row:
     Args:
         step: The step's number and name.
         type: The model's name, or what has been done to it.
-        w_bits: Width of the weights; 32 is float.
+        w_bits: Width of the weights; 32 is float, 1.5 ternary.
         a_bits: Width of the activations.
         accuracy: Fraction of test images classified right, by the engine in a deployed row.
         gflops: Billions of multiply-accumulates for one image.
@@ -36,8 +36,8 @@ class Row:
 
     step: str
     type: str
-    w_bits: int
-    a_bits: int
+    w_bits: float
+    a_bits: float
     accuracy: float | None = None
     gflops: float | None = None
     params_m: float | None = None
@@ -90,8 +90,8 @@ class Results:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _bits(value: int) -> str:
-    return "FP32" if value == _FLOAT_BITS else str(value)
+def _bits(value: float) -> str:
+    return "FP32" if value == _FLOAT_BITS else f"{value:g}"
 
 
 def _percent(value: float) -> str:

@@ -4,19 +4,26 @@ A quantizer plugin decides which tensors go on which grid; everything from there
 file and the engine is here and knows no technique.
 """
 
+from micronet.quantization import qdq
 from micronet.quantization.convert import StoredWeight, convert
 from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
 from micronet.quantization.grid import Grid
+from micronet.quantization.kernels import along, fake_quantize
 from micronet.quantization.layers import (
     QuantizedLayer,
     layers_left_in_float,
+    output_axis,
     quantize_layer,
     quantized_layers,
 )
 from micronet.quantization.lifecycle import calibrate, fake_quantizers, freeze, in_mode, is_ready
-from micronet.quantization.observation import ObserverModule, RangeObserver
-from micronet.quantization.placement import place_quantizers
-from micronet.quantization.quantized_tensor import QuantizedTensor
+from micronet.quantization.observation import ObserverModule, RangeObserver, share
+from micronet.quantization.placement import (
+    place_quantizers,
+    quantize_weighted_layers,
+    weighted_layers,
+)
+from micronet.quantization.quantized_tensor import QuantizedTensor, code_dtype
 
 __all__ = [
     "AffineFakeQuantizer",
@@ -27,14 +34,22 @@ __all__ = [
     "QuantizedTensor",
     "RangeObserver",
     "StoredWeight",
+    "along",
     "calibrate",
+    "code_dtype",
     "convert",
+    "fake_quantize",
     "fake_quantizers",
     "freeze",
     "in_mode",
     "is_ready",
     "layers_left_in_float",
+    "output_axis",
     "place_quantizers",
+    "qdq",
     "quantize_layer",
+    "quantize_weighted_layers",
     "quantized_layers",
+    "share",
+    "weighted_layers",
 ]

@@ -23,6 +23,10 @@ class StoredWeight(ShapedByData):
 
     def __init__(self, tensor: QuantizedTensor) -> None:
         super().__init__()
+        self.store(tensor)
+
+    def store(self, tensor: QuantizedTensor) -> None:
+        """Replaces what is stored."""
         self.register_buffer("codes", tensor.codes)
         self.register_buffer("scale", tensor.scale)
         self.register_buffer("zero_point", tensor.zero_point)

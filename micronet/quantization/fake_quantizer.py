@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet.errors import QuantizationError
-from micronet.quantization import qdq
+from micronet.quantization import kernels, qdq
 from micronet.quantization.grid import Grid
 from micronet.quantization.observation import ObserverModule, ShapedByData
 from micronet.quantization.quantized_tensor import QuantizedTensor, code_dtype
@@ -21,11 +21,11 @@ class FakeQuantizer(ShapedByData, ABC):
     """Base of every quantizer's rounding; one instance watches one tensor.
 
     Args:
-        bits: Width of a code.
+        bits: Width of a code; 1 for the codes -1 and 1, 1.5 for -1, 0 and 1.
         axis: Dimension with a scale of its own for each index; `None` for one scale.
     """
 
-    def __init__(self, bits: int, axis: int | None = None) -> None:
+    def __init__(self, bits: float, axis: int | None = None) -> None:
         super().__init__()
         self.bits = bits
         self.axis = axis
@@ -49,13 +49,15 @@ class FakeQuantizer(ShapedByData, ABC):
     def quantize(self, x: Tensor) -> QuantizedTensor:
         """`x` as integers; dequantized they equal what `fake_quantize` gives."""
 
-    @abstractmethod
     def rescale(self, factor: Tensor) -> None:
         """Makes this the quantizer of `factor * x`, with the codes that `x` had.
+
+        Weights' quantizers need it, so that a batch norm can be folded behind them.
 
         Args:
             factor: One real number, of either sign, for each index of dimension 0.
         """
+        raise NotImplementedError(f"{type(self).__name__} does not quantize weights")
 
     def observe(self, x: Tensor) -> None:
         """Lets the grid follow the data, in training and calibration; by default it does not."""
@@ -67,7 +69,7 @@ class FakeQuantizer(ShapedByData, ABC):
 
 
 class AffineFakeQuantizer(FakeQuantizer):
-    """Rounds half to even on an affine grid, through torch's fused kernels.
+    """Rounds half to even on an affine grid; see `micronet.quantization.kernels`.
 
     code = clamp(round(x / scale) + zero_point, quant_min, quant_max), and the value is
     (code - zero_point) * scale; the gradient passes where the code was not clamped.
@@ -112,13 +114,15 @@ class AffineFakeQuantizer(FakeQuantizer):
             )
         if torch.onnx.is_in_onnx_export():
             return qdq.quantize_dequantize(x, self.scale, self.zero_point, self.grid, self.axis)
-        if self.axis is None:
-            return torch.fake_quantize_per_tensor_affine(
-                x, self.scale, self.zero_point, self.grid.quant_min, self.grid.quant_max
-            )
-        return torch.fake_quantize_per_channel_affine(
-            x, self.scale, self.zero_point, self.axis, self.grid.quant_min, self.grid.quant_max
+        return kernels.fake_quantize(
+            x, self.scale, self.zero_point, self.grid, self.axis, covered=self._covered
         )
+
+    @property
+    def _covered(self) -> bool:
+        """Whether the grid was just fitted around every value of the tensor at hand."""
+        observed = self.whole and self.training and not self.frozen
+        return observed and self.observer is not None and self.observer.covers
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -140,12 +144,9 @@ class AffineFakeQuantizer(FakeQuantizer):
     def quantize(self, x: Tensor) -> QuantizedTensor:
         scale, zero_point = self.scale, self.zero_point
         if self.axis is not None:
-            shape = [1] * x.dim()
-            shape[self.axis] = -1
-            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
-        # The kernels multiply by the reciprocal; dividing could differ in the last bit.
-        codes = torch.round(x * scale.reciprocal()) + zero_point
-        codes = codes.clamp(self.grid.quant_min, self.grid.quant_max)
+            scale = kernels.along(self.axis, x, scale)
+            zero_point = kernels.along(self.axis, x, zero_point)
+        codes = kernels.codes(x, scale, zero_point, self.grid)
         dtype = code_dtype(self.grid.quant_min, self.grid.quant_max)
         return QuantizedTensor(
             codes.to(torch.int32).to(dtype),

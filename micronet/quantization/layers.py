@@ -92,19 +92,19 @@ QUANTIZED: dict[type[nn.Module], type[QuantizedLayer]] = {
 
 def quantize_layer(
     layer: nn.Module,
-    weight: FakeQuantizer,
-    input: FakeQuantizer | None = None,  # noqa: A002
+    weight: FakeQuantizer | None,
+    input: FakeQuantizer | None = None,  # noqa: A002 (what the layer calls it)
 ) -> None:
     """Turns a torch layer into its quantized twin, in place; parameters and hooks stay.
 
     Args:
         layer: Of a type that `QUANTIZED` names, exactly.
-        weight: Quantizes its weight.
-        input: Quantizes its input.
+        weight: Quantizes its weight; `None` leaves it in float.
+        input: Quantizes its input; `None` leaves it in float.
     """
     layer.__class__ = QUANTIZED[type(layer)]
     assert isinstance(layer, QuantizedLayer)
-    layer.weight_quantizer = weight
+    layer.weight_quantizer = weight or nn.Identity()
     layer.input_quantizer = input
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -34,6 +34,9 @@ class ObserverModule(ShapedByData, ABC):
     Args:
         axis: Dimension with a range of its own for each index; `None` for one range for all.
     """
+
+    covers: ClassVar[bool] = False
+    """Whether `range` always holds every value of the batch seen last."""
 
     def __init__(self, axis: int | None = None) -> None:
         super().__init__()
@@ -80,11 +83,7 @@ class RangeObserver(ObserverModule):
     def forward(self, x: Tensor) -> None:
         if x.numel() == 0:
             return
-        low, high = _extremes(x, self.axis)
-        if self.synchronized and distributed.is_available() and distributed.is_initialized():
-            both = torch.stack([-low, high])
-            distributed.all_reduce(both, op=distributed.ReduceOp.MAX)
-            low, high = -both[0], both[1]
+        low, high = share(*_extremes(x, self.axis), enabled=self.synchronized)
         low, high = self.update(low, high)
         if self.low.shape != low.shape:
             self.low, self.high = torch.empty_like(low), torch.empty_like(high)
@@ -100,7 +99,24 @@ class RangeObserver(ObserverModule):
         self.high.fill_(-torch.inf)
 
 
+def share(low: Tensor, high: Tensor, *, enabled: bool) -> tuple[Tensor, Tensor]:
+    """The smallest `low` and the largest `high` of all ranks of a distributed run.
+
+    Args:
+        low: This rank's.
+        high: This rank's, shaped as `low`.
+        enabled: False for a tensor that is the same on all ranks.
+    """
+    if not (enabled and distributed.is_available() and distributed.is_initialized()):
+        return low, high
+    both = torch.stack([-low, high])
+    distributed.all_reduce(both, op=distributed.ReduceOp.MAX)
+    return -both[0], both[1]
+
+
 def _extremes(x: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
     if axis is None:
         return torch.aminmax(x)
-    return torch.aminmax(x.transpose(0, axis).reshape(x.shape[axis], -1), dim=1)
+    # Two passes with amin and amax take a twentieth of the time of one with aminmax(dim=...).
+    others = [dimension for dimension in range(x.dim()) if dimension != axis % x.dim()]
+    return x.amin(others), x.amax(others)

@@ -15,33 +15,50 @@ from micronet.files import write_bytes
 from micronet.quantization.convert import StoredWeight, convert
 
 _METADATA = "micronet.packed"
+BINARY, TERNARY = 1, 1.5
 
 
-def pack(codes: Tensor, bits: int) -> NDArray[np.uint8]:
-    """Codes of any shape as bytes: the lowest `bits` bits of each (two's complement), in a row.
+_TRITS, _TRIT_WEIGHTS = 5, 3 ** np.arange(4, -1, -1)
+"""Five ternary digits fit a byte: 3^5 = 243, 1.6 bits a code."""
+
+
+def pack(codes: Tensor, bits: float) -> NDArray[np.uint8]:
+    """Codes of any shape as bytes, in a row.
 
     Args:
         codes: Integers.
-        bits: 1 to 16; signed codes lie in [-2^(bits-1), 2^(bits-1) - 1], unsigned in
-            [0, 2^bits - 1].
+        bits: 1: the codes are -1 and 1, eight to a byte. 1.5: they are -1, 0 and 1, five to a
+            byte. 2 to 16: the lowest bits of each code in two's complement.
 
     Returns:
-        ceil(count * bits / 8) bytes; the last one is filled with zero bits.
+        ceil(count * bits / 8) bytes, ceil(count / 5) for ternary codes.
     """
-    values = codes.to(torch.int32).cpu().numpy().reshape(-1, 1)
-    shifts = np.arange(bits - 1, -1, -1)
-    return np.packbits(((values >> shifts) & 1).astype(np.uint8))
+    values = codes.to(torch.int32).cpu().numpy().reshape(-1)
+    if bits == TERNARY:
+        digits = np.pad(values + 1, (0, -len(values) % _TRITS)).reshape(-1, _TRITS)
+        return (digits @ _TRIT_WEIGHTS).astype(np.uint8)
+    if bits == BINARY:
+        return np.packbits(values > 0)
+    shifts = np.arange(int(bits) - 1, -1, -1)
+    return np.packbits(((values[:, None] >> shifts) & 1).astype(np.uint8))
 
 
 def unpack(
-    packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...], dtype: torch.dtype
+    packed: NDArray[np.uint8], bits: float, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
     """The codes that `pack` packed, in their shape and integer type."""
     count = int(np.prod(shape))
-    flags = np.unpackbits(packed, count=count * bits).reshape(count, bits).astype(np.int32)
-    values = flags @ (1 << np.arange(bits - 1, -1, -1, dtype=np.int32))
-    if dtype.is_signed:
-        values = np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
+    if bits == TERNARY:
+        digits = packed[:, None].astype(np.int32) // _TRIT_WEIGHTS % 3
+        values = digits.reshape(-1)[:count] - 1
+    elif bits == BINARY:
+        values = np.unpackbits(packed, count=count).astype(np.int32) * 2 - 1
+    else:
+        width = int(bits)
+        flags = np.unpackbits(packed, count=count * width).reshape(count, width)
+        values = flags.astype(np.int32) @ (1 << np.arange(width - 1, -1, -1, dtype=np.int32))
+        if dtype.is_signed:
+            values = np.where(values >= 1 << (width - 1), values - (1 << width), values)
     return torch.from_numpy(values.astype(np.int32)).reshape(shape).to(dtype)
 
 

@@ -91,13 +91,8 @@ def place_quantizers(
     """
     from micronet.graph import TracingError, propagate_shapes, trace
 
-    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
-        raise QuantizationError("The model is quantized already.")
-    prepared = copy.deepcopy(model)
+    prepared = _copy_of_float(model)
     layers = [module for module in prepared.modules() if type(module) in QUANTIZED]
-    if not layers:
-        kinds = listed(sorted(kind.__name__ for kind in QUANTIZED))
-        raise QuantizationError(f"The model has no layer that can be quantized: {kinds}.")
     inputs_in_layers = False
     if activation is not None:
         try:
@@ -117,6 +112,62 @@ def place_quantizers(
             layer, weight(layer), activation() if activation and inputs_in_layers else None
         )
     return prepared
+
+
+def quantize_weighted_layers(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    weight: Callable[[nn.Module], FakeQuantizer | None],
+    activation: Callable[[], FakeQuantizer | None] | None = None,
+    skip_first: bool = False,
+    skip_last: bool = False,
+) -> nn.Module:
+    """A copy of a float model whose weighted layers quantize their weights and own inputs.
+
+    For techniques whose quantized activations are not the activations at a lower precision, so
+    that only the layer itself may read them.
+
+    Args:
+        model: Float, with at least one layer of a type in `QUANTIZED` that is not skipped.
+        example_inputs: What its forward takes, batch first.
+        weight: Makes a layer's weight quantizer; `None` leaves its weight in float.
+        activation: Makes the quantizer of a layer's input; `None` leaves it in float.
+        skip_first: Leaves the layer that runs first in float.
+        skip_last: Leaves the layer that runs last in float.
+
+    Raises:
+        QuantizationError: Nothing to quantize, or already quantized.
+    """
+    prepared = _copy_of_float(model)
+    names = weighted_layers(prepared, example_inputs)
+    chosen = names[int(skip_first) : len(names) - int(skip_last)]
+    if not chosen:
+        raise QuantizationError(
+            f"The model has no layer left to quantize: its {len(names)} weighted layers are the "
+            f"first and the last."
+        )
+    for name in chosen:
+        layer = prepared.get_submodule(name)
+        quantize_layer(layer, weight(layer), activation() if activation else None)
+    return prepared
+
+
+def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]:
+    """Names of the layers that can be quantized, in the order in which they run."""
+    from micronet.graph import execution_order
+
+    order = execution_order(model, example_inputs)
+    return [name for name in order if type(model.get_submodule(name)) in QUANTIZED]
+
+
+def _copy_of_float(model: nn.Module) -> nn.Module:
+    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
+        raise QuantizationError("The model is quantized already.")
+    if not any(type(module) in QUANTIZED for module in model.modules()):
+        kinds = listed(sorted(kind.__name__ for kind in QUANTIZED))
+        raise QuantizationError(f"The model has no layer that can be quantized: {kinds}.")
+    return copy.deepcopy(model)
 
 
 def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQuantizer]) -> None:

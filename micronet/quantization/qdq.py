@@ -17,10 +17,24 @@ _ONNX_TYPES = {torch.uint8: 2, torch.int8: 3, torch.uint16: 4, torch.int16: 5}
 
 
 def quantize_dequantize(
-    x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    grid: Grid,
+    axis: int | None,
+    *,
+    output_scale: Tensor | None = None,
 ) -> Tensor:
     """A QuantizeLinear and a DequantizeLinear node; a Clip before them where the engine's integer
     type is wider than the grid.
+
+    Args:
+        x: Real numbers.
+        scale: Of the grid.
+        zero_point: Of the grid.
+        grid: The integers.
+        axis: Dimension that `scale` runs along.
+        output_scale: Scale of the result, where it is another than that of `x`.
     """
     dtype = code_dtype(grid.quant_min, grid.quant_max)
     info = torch.iinfo(dtype)
@@ -37,11 +51,18 @@ def quantize_dequantize(
         shape=x.shape,
         version=OPSET,
     )
-    return _dequantize(codes, scale, typed_zero_point, axis)
+    output_scale = scale if output_scale is None else output_scale
+    return _dequantize(codes, output_scale, typed_zero_point, axis)
+
+
+def requantize(x: Tensor, scale: Tensor) -> Tensor:
+    """Q/DQ nodes on values that are signed 8-bit integers times `scale` already."""
+    zero_point = torch.zeros_like(scale, dtype=torch.int32)
+    return quantize_dequantize(x, scale, zero_point, Grid(8, symmetric=True), None)
 
 
 def dequantize(tensor: QuantizedTensor) -> Tensor:
-    """A DequantizeLinear node on stored codes."""
+    """A DequantizeLinear node on stored codes with an integer zero point."""
     zero_point = tensor.zero_point.to(tensor.codes.dtype)
     return _dequantize(tensor.codes, tensor.scale, zero_point, tensor.axis)
 

@@ -14,15 +14,16 @@ class QuantizedTensor:
     Args:
         codes: Integers in the shape of the tensor; dtype as `code_dtype` gives it.
         scale: float32, one number, or one for each index of `axis`.
-        zero_point: int32, shaped as `scale`: the code of real zero.
-        bits: Width of a code.
+        zero_point: Shaped as `scale`: the code of real zero. int32, or float32 with halves where
+            real zero lies between two codes.
+        bits: Width of a code. 1 stands for the codes -1 and 1, and 1.5 for -1, 0 and 1.
         axis: Dimension that `scale` runs along, `None` for one scale.
     """
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
-    bits: int
+    bits: float
     axis: int | None
 
     def dequantize(self) -> Tensor:
@@ -32,7 +33,25 @@ class QuantizedTensor:
             shape = [1] * self.codes.dim()
             shape[self.axis] = -1
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
-        return (self.codes.to(torch.int32) - zero_point).to(torch.float32) * scale
+        return (self.codes.to(torch.float32) - zero_point) * scale
+
+    def with_integer_zero_point(self) -> QuantizedTensor:
+        """The same real numbers, on a grid that engines know.
+
+        ONNX has no half zero points. Doubling codes and zero point and halving the scale is
+        exact; it takes one more bit, so 8-bit codes need a 16-bit type.
+        """
+        if not self.zero_point.is_floating_point():
+            return self
+        middle = self.zero_point.reshape(-1)[0]  # half zero points lie in the middle of a grid
+        codes = 2 * self.codes.to(torch.int32) - (2 * middle).to(torch.int32)
+        bound = int(2 * middle)
+        return attrs.evolve(
+            self,
+            codes=codes.to(code_dtype(-bound, bound)),
+            scale=self.scale / 2,
+            zero_point=torch.zeros_like(self.zero_point, dtype=torch.int32),
+        )
 
 
 def code_dtype(quant_min: int, quant_max: int) -> torch.dtype:

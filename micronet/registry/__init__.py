@@ -30,7 +30,7 @@ def get(kind: str, name: str) -> type[Any]:
     return _catalog().get(kind, name)
 
 
-def create(kind: str, name: str, **options: Any) -> Any:
+def create(kind: str, name: str, /, **options: Any) -> Any:
     """A technique with its options. See `Catalog.create`."""
     return _catalog().create(kind, name, **options)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
+from packaging.utils import canonicalize_name
 
 from micronet.errors import PluginError, listed, nearest
 from micronet.options import OptionInfo, build
@@ -128,7 +129,7 @@ class Catalog:
         """
         return _load(kind, self._find(kind, name))
 
-    def create(self, kind: str, name: str, **options: Any) -> Any:
+    def create(self, kind: str, name: str, /, **options: Any) -> Any:
         """A technique with its options.
 
         Raises:
@@ -169,7 +170,8 @@ class Catalog:
         distribution, colon, bare = name.rpartition(":")
         offers = self._offers(kind, bare)
         if colon:
-            offers = [offer for offer in offers if offer.plugin.distribution == distribution]
+            wanted = canonicalize_name(distribution)
+            offers = [o for o in offers if canonicalize_name(o.plugin.distribution) == wanted]
         built_in = [offer for offer in offers if offer.plugin.distribution == BUILT_IN]
         if built_in:
             return built_in[0]
@@ -214,7 +216,13 @@ def _check_kind(kind: str) -> None:
 def _load(kind: str, offer: _Offer) -> type[Any]:
     technique = offer.technique
     origin = f"{kind} {technique.name!r} of {offer.plugin.distribution} {offer.plugin.version}"
-    return _load_target(kind, technique.target, origin)
+    try:
+        return _load_target(kind, technique.target, origin)
+    except PluginError as error:
+        line = _install_line(technique, offer.plugin)
+        if line is None:
+            raise
+        raise PluginError(f"{error} It needs: {line}.") from error.__cause__
 
 
 @functools.cache

@@ -8,8 +8,11 @@ validation stays registered.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import Distribution, EntryPoint, entry_points, version
+from contextlib import redirect_stdout
+from importlib.metadata import Distribution, EntryPoint, distributions, version
+from itertools import chain
 from typing import Literal
 
 import attrs
@@ -74,10 +77,18 @@ def discover() -> list[Plugin]:
 
 
 def _points() -> list[EntryPoint]:
-    found = entry_points()
-    groups = [group for group in found.groups if group.startswith(_GROUP_FAMILY)]
-    points = [point for group in groups for point in entry_points(group=group)]
-    return sorted(points, key=lambda point: (_owner(point)[0], point.name))
+    """Entry points of every API version; of distributions with one name, Python sees the first."""
+    points: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        try:
+            name, found = canonicalize_name(distribution.name), distribution.entry_points
+        except Exception:  # noqa: S112 (half uninstalled, or its entry points do not parse)
+            continue
+        ours = [point for point in found if point.group.startswith(_GROUP_FAMILY)]
+        points.setdefault(name, ours)
+    return sorted(
+        chain.from_iterable(points.values()), key=lambda point: (_owner(point)[0], point.name)
+    )
 
 
 def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -> Plugin:
@@ -88,7 +99,9 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
     registered = f"{distribution}:{point.name}"
     try:
         _check_versions(point)
-        module = point.load()
+        missing = _missing(point.dist)
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            module = point.load()
         manager.register(module, name=registered)
         manager.check_pending()
         techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
@@ -98,7 +111,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
         if manager.has_plugin(registered):
             manager.unregister(name=registered)
         return attrs.evolve(plugin, status="failed", error=_told(error, distribution), cause=error)
-    return attrs.evolve(plugin, techniques=techniques, missing=_missing(point.dist))
+    return attrs.evolve(plugin, techniques=techniques, missing=missing)
 
 
 def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tuple[Technique, ...]:

@@ -94,7 +94,7 @@ class DeployBackend(ABC):
         Args:
             model: In eval mode, on the CPU.
             example_inputs: One batch.
-            directory: An existing, empty folder.
+            directory: The artifact's folder; made if it is not there.
             dynamic: Dimensions that may differ at run time: "batch", "height", "width".
 
         Raises:

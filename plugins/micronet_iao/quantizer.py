@@ -51,23 +51,18 @@ class IAO(Quantizer):
         )
 
     def _weight_quantizer(self, layer: nn.Module) -> FakeQuantizer:
-        from micronet.quantization import AffineFakeQuantizer, Grid
-        from micronet.quantization.layers import output_axis
+        from micronet.quantization import AffineFakeQuantizer, Grid, output_axis
 
         axis = output_axis(layer) if self.per_channel else None
-        quantizer = AffineFakeQuantizer(
-            Grid(self.w_bits, self.w_symmetric, narrow=True),
-            registry.create("observer", self.w_observer).build(axis),
-            axis=axis,
-            whole=True,
-        )
+        grid = Grid(self.w_bits, self.w_symmetric, narrow=True)
+        observer = registry.create("observer", self.w_observer).build(axis, grid=grid)
+        quantizer = AffineFakeQuantizer(grid, observer, axis=axis, whole=True)
         quantizer.observe(layer.weight.detach())  # type: ignore[operator]
         return quantizer
 
     def _activation_quantizer(self) -> FakeQuantizer:
         from micronet.quantization import AffineFakeQuantizer, Grid
 
-        return AffineFakeQuantizer(
-            Grid(self.a_bits, self.a_symmetric),
-            registry.create("observer", self.a_observer).build(),
-        )
+        grid = Grid(self.a_bits, self.a_symmetric)
+        observer = registry.create("observer", self.a_observer).build(grid=grid)
+        return AffineFakeQuantizer(grid, observer)

@@ -17,4 +17,19 @@ def micronet_observers() -> list[Technique]:
             "A moving average of each batch's smallest and largest value.",
             "micronet_observers.observers:MovingAverage",
         ),
+        Technique(
+            "percentile",
+            "A moving average of a low and a high percentile of each batch.",
+            "micronet_observers.observers:Percentile",
+        ),
+        Technique(
+            "mse",
+            "The range with the least squared error, over all values seen.",
+            "micronet_observers.observers:MSE",
+        ),
+        Technique(
+            "entropy",
+            "The range whose codes keep most of the values' information.",
+            "micronet_observers.observers:Entropy",
+        ),
     ]

@@ -47,6 +47,7 @@ class OnnxRuntime(DeployBackend):
         from micronet.export import export_onnx
         from micronet_onnxruntime.unsigned import make_activations_unsigned
 
+        directory.mkdir(parents=True, exist_ok=True)
         export_onnx(model, example_inputs, directory / _FILE, dynamic=dynamic)
         make_activations_unsigned(directory / _FILE)
         artifact = Artifact(

@@ -9,6 +9,8 @@ from micronet.quantization import RangeObserver
 
 
 class MinMaxModule(RangeObserver):
+    covers = True
+
     def update(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         return torch.minimum(self.low, low), torch.maximum(self.high, high)
 

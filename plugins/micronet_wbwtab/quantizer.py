@@ -1,0 +1,69 @@
+"""Binary and ternary networks (Rastegari et al. 2016, "XNOR-Net: ImageNet Classification Using
+Binary Convolutional Neural Networks"; Li et al. 2016, "Ternary Weight Networks").
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import attrs
+
+from micronet.options import option
+from micronet.techniques import Quantizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from micronet.quantization import FakeQuantizer
+
+
+@attrs.frozen(kw_only=True)
+class WbWtAb(Quantizer):
+    """Weights of one or three values, activations of two.
+
+    Binary weights: alpha sign(w), alpha = mean |w| of the output channel, after each channel's
+    weights have been centred over their inputs and clamped to [-1, 1]. Ternary weights: alpha
+    times -1, 0 or 1, the threshold 0.7 mean |w| of the channel, alpha the mean of |w| above it.
+    Binary activations: sign(x) in the place of ReLU, the gradient passing where |x| < 1.
+    sign(0) = 1 throughout. The first and the last weighted layer stay in float.
+    """
+
+    needs_data: ClassVar[bool] = False
+
+    weights: Literal["binary", "ternary", "float"] = option(
+        "binary", doc="Values that a weight may take."
+    )
+    activations: Literal["binary", "float"] = option(
+        "binary", doc="Whether the ReLUs between quantized layers become signs."
+    )
+    first_and_last: Literal["float", "quantized"] = option(
+        "float", doc="What happens to the first and the last weighted layer."
+    )
+
+    def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
+        from micronet.quantization import quantize_weighted_layers
+        from micronet_wbwtab.relus import replace_relus
+
+        skip = self.first_and_last == "float"
+        prepared = copy.deepcopy(model)
+        if self.activations == "binary":
+            prepared = replace_relus(prepared, example_inputs, last=not skip)
+        return quantize_weighted_layers(
+            prepared,
+            example_inputs,
+            weight=self._weight_quantizer,
+            skip_first=skip,
+            skip_last=skip,
+        )
+
+    def _weight_quantizer(self, layer: nn.Module) -> FakeQuantizer | None:
+        from micronet.quantization import output_axis
+        from micronet_wbwtab.fake_quantizers import BinaryWeight, TernaryWeight
+
+        if self.weights == "float":
+            return None
+        kind = BinaryWeight if self.weights == "binary" else TernaryWeight
+        quantizer = kind(output_axis(layer))
+        quantizer.observe(layer.weight.detach())  # type: ignore[operator]
+        return quantizer
