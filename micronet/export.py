@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from micronet.errors import DeployError, OptionError, listed, nearest
+from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
 from micronet.quantization.convert import StoredWeight, convert
 from micronet.quantization.qdq import OPSET
 
@@ -76,22 +77,37 @@ def export_onnx(
     except OSError:
         raise
     except Exception as error:  # the exporter passes on whatever the model's code raises
-        reason = str(error).strip().splitlines()
+        reason = _root(error)
+        if isinstance(reason, MicronetError):
+            raise reason from error
+        lines = _COLOURS.sub("", str(reason)).strip().splitlines()
         raise DeployError(
             f"{type(model).__name__} can't be exported to ONNX: "
-            f"{reason[0] if reason else type(error).__name__}"
+            f"{lines[0] if lines else type(reason).__name__}"
         ) from error
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that the exporter wrapped."""
+    while error.__cause__ is not None and not isinstance(error, MicronetError):
+        error = error.__cause__
+    return error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter reports its own progress and its own deprecations; neither is for our user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

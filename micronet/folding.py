@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
+from micronet.quantization.kernels import along
 from micronet.quantization.layers import output_axis
 
 
@@ -24,12 +25,12 @@ def fold_batch_norm(layer: nn.Module, bn: _BatchNorm) -> None:
     beta = bn.bias if bn.bias is not None else torch.zeros_like(bn.running_mean)
     factor = gamma * torch.rsqrt(bn.running_var + bn.eps)
     weight = weight_of(layer)
+    learns = weight.requires_grad
     quantizer = getattr(layer, "weight_quantizer", None)
     if isinstance(quantizer, FakeQuantizer):
-        weight.copy_(quantizer.quantize(weight).dequantize())
+        weight = quantizer.quantize(weight).dequantize()
         quantizer.rescale(factor)
-    shape = [1] * weight.dim()
-    shape[output_axis(layer)] = -1
-    weight.mul_(factor.reshape(shape))
+    weight = weight * along(output_axis(layer), weight, factor)
     bias = layer.bias if isinstance(layer.bias, torch.Tensor) else torch.zeros_like(factor)
-    layer.bias = nn.Parameter(beta + (bias - bn.running_mean) * factor)
+    layer.weight = nn.Parameter(weight, requires_grad=learns)
+    layer.bias = nn.Parameter(beta + (bias - bn.running_mean) * factor, requires_grad=learns)

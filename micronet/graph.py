@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,14 +13,17 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.errors import MicronetError
+from micronet.modes import evaluating, modes_kept
 from micronet.quantization.fake_quantizer import FakeQuantizer
 from micronet.quantization.layers import QuantizedLayer
+from micronet.quantization.lifecycle import in_mode
 
 
 class TracingError(MicronetError):
     """torch.fx can't follow the model; the message says where it stopped."""
 
 
+_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
 _FUNCTIONAL: dict[Any, Callable[..., nn.Module]] = {
     F.dropout: lambda p=0.5, **_: nn.Dropout(p),
     F.dropout1d: lambda p=0.5, **_: nn.Dropout1d(p),
@@ -60,19 +64,13 @@ def trace(model: nn.Module) -> fx.GraphModule:
     Raises:
         TracingError: The forward pass depends on values, or differs between train and eval mode.
     """
-    was_training = model.training
     graphs = []
-    try:
+    with modes_kept(model):
         for training in (True, False):
             model.train(training)
-            graph = _Tracer().trace(model)
-            graphs.append((graph, _functional_modules(graph)))
-    except Exception as error:  # fx raises whatever the model's code raises on a proxy
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TracingError(f"torch.fx can't trace {type(model).__name__}: {reason}") from error
-    finally:
-        model.train(was_training)
-    (graph, created), (eval_graph, _) = graphs
+            graphs.append(_traced(model))
+    graph, eval_graph = graphs
+    created = _functional_modules(graph, eval_graph, model)
     if _structure(graph) != _structure(eval_graph):
         raise TracingError(
             f"{type(model).__name__} computes differently in train and eval mode, beyond dropout "
@@ -86,21 +84,41 @@ def trace(model: nn.Module) -> fx.GraphModule:
         for name in created:
             delattr(model, name)
     _adopt_unused(traced, model)
-    traced.train(was_training)
+    own = dict(model.named_modules())
+    for name, module in traced.named_modules():
+        module.training = own[name].training if name in own else model.training
     return traced
 
 
-def conv_bn_pairs(model: nn.Module) -> list[tuple[str, str]]:
+def _traced(model: nn.Module) -> fx.Graph:
+    try:
+        return _Tracer().trace(model)
+    except Exception as error:  # fx raises whatever the model's code raises on a proxy
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TracingError(f"torch.fx can't trace {type(model).__name__}: {reason}") from error
+
+
+def conv_bn_pairs(
+    model: nn.Module, example_inputs: tuple[Tensor, ...] = ()
+) -> list[tuple[str, str]]:
     """Names of each layer and the batch norm that alone reads its output, in graph order.
 
-    Convolutions and linear layers count, quantized or not; a module that is called more than
-    once does not, since its batch norm would have to fold into every call.
+    Convolutions and linear layers count, quantized or not. A module that is called more than once
+    or shares its weight with another does not, since its batch norm would have to fold into every
+    use; nor does a linear layer whose batch norm runs along another dimension than its outputs,
+    which only `example_inputs` can tell.
 
     Raises:
         TracingError: As `trace`.
     """
-    graph = _Tracer().trace(model) if not isinstance(model, fx.GraphModule) else model.graph
+    graph = _traced(model) if not isinstance(model, fx.GraphModule) else model.graph
     modules = dict(model.named_modules())
+    ranks = _output_ranks(model, example_inputs)
+    owners = Counter(
+        id(parameter)
+        for module in modules.values()
+        for parameter in module.parameters(recurse=False)
+    )
     calls = [node for node in graph.nodes if node.op == "call_module"]
     called = [node.target for node in calls]
     pairs = []
@@ -113,7 +131,9 @@ def conv_bn_pairs(model: nn.Module) -> list[tuple[str, str]]:
             continue
         layer = modules[source.target]
         once = called.count(source.target) == 1 and called.count(node.target) == 1
-        if once and _takes_a_fold(layer):
+        alone = owners[id(layer.weight)] == 1
+        flat = not isinstance(layer, nn.Linear) or ranks.get(str(source.target)) == 2  # noqa: PLR2004
+        if once and alone and flat and _takes_a_fold(layer):
             pairs.append((str(source.target), str(node.target)))
     return pairs
 
@@ -128,25 +148,19 @@ def execution_order(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
         for name, module in model.named_modules()
         if not any(module.children())
     ]
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model), in_mode("off", model):
             model(*example_inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)
     return list(called)
 
 
 def propagate_shapes(traced: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> None:
     """Gives every node its result's dtype and shape (`node.meta["tensor_meta"]`)."""
-    was_training = traced.training
-    traced.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(traced):
         ShapeProp(traced).propagate(*example_inputs)
-    traced.train(was_training)
 
 
 def is_float_tensor(node: Any) -> bool:
@@ -156,28 +170,76 @@ def is_float_tensor(node: Any) -> bool:
     return isinstance(dtype, torch.dtype) and dtype.is_floating_point
 
 
+def _output_ranks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, int]:
+    """Dimensions of what each linear layer gives."""
+    ranks: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: ranks.update({name: output.dim()})
+
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not (layers and example_inputs):
+        return ranks
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    try:
+        with torch.no_grad(), evaluating(model), in_mode("off", model):
+            model(*example_inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ranks
+
+
 def _takes_a_fold(layer: nn.Module) -> bool:
+    if layer.weight is None:  # stored as integers already
+        return False
     if isinstance(layer, nn.ConvTranspose2d):
         return layer.groups == 1 and not isinstance(layer, QuantizedLayer)
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
 
 
-def _functional_modules(graph: fx.Graph) -> dict[str, nn.Module]:
-    """Replaces the calls that `_FUNCTIONAL` names by calls of new modules, and returns those."""
+def _functional_modules(
+    graph: fx.Graph, eval_graph: fx.Graph, model: nn.Module
+) -> dict[str, nn.Module]:
+    """Replaces the calls that `_FUNCTIONAL` names by calls of new modules, and returns those.
+
+    Args:
+        graph: Traced in train mode; changed.
+        eval_graph: Traced in eval mode; changed alike.
+        model: Whose names are taken. Dropout that does not follow its mode stays as it is.
+    """
     created: dict[str, nn.Module] = {}
-    for node in list(graph.nodes):
+    for node, twin in zip(list(graph.nodes), list(eval_graph.nodes), strict=False):
         if node.op not in ("call_function", "call_method") or node.target not in _FUNCTIONAL:
             continue
+        if (node.op, node.target) != (twin.op, twin.target):
+            break  # the graphs differ, which `trace` will say
         options = {key: value for key, value in node.kwargs.items() if key != "input"}
-        if len(node.args) > 1:
-            options["p"] = node.args[1]
-        name = f"{node.name}_module"
+        if node.target in _DROPOUTS:
+            follows = (_training(node), _training(twin)) == (True, False)
+            if not follows:
+                continue
+            options.setdefault("p", node.args[1] if len(node.args) > 1 else 0.5)
+        name = _free_name(f"{node.name}_module", model)
         created[name] = _FUNCTIONAL[node.target](**options)
-        with graph.inserting_after(node):
-            call = graph.call_module(name, (node.args[0] if node.args else node.kwargs["input"],))
-        node.replace_all_uses_with(call)
-        graph.erase_node(node)
+        for place in (node, twin):
+            source = place.args[0] if place.args else place.kwargs["input"]
+            with place.graph.inserting_after(place):
+                call = place.graph.call_module(name, (source,))
+            place.replace_all_uses_with(call)
+            place.graph.erase_node(place)
     return created
+
+
+def _training(dropout: fx.Node) -> Any:
+    """The `training` argument of a functional dropout, true by default."""
+    return dropout.kwargs.get("training", dropout.args[2] if len(dropout.args) > 2 else True)  # noqa: PLR2004
+
+
+def _free_name(name: str, model: nn.Module) -> str:
+    while hasattr(model, name):
+        name += "_"
+    return name
 
 
 def _structure(graph: fx.Graph) -> list[tuple[str, str, str]]:

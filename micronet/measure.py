@@ -11,19 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from micronet.quantization import FakeQuantizer, fake_quantizers, in_mode, quantized_layers
+from micronet.modes import evaluating
+from micronet.quantization import (
+    FakeQuantizer,
+    StoredWeight,
+    fake_quantizers,
+    in_mode,
+    quantized_layers,
+    weight_of,
+)
 
 FLOAT_BITS = 32
 
 
 def gflops(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
     """Billions of multiply-accumulates for one image; one multiplication and addition count 1."""
-    was_training = model.training
-    model.eval()
     inputs = tuple(tensor[:1] for tensor in example_inputs)
-    with torch.no_grad(), in_mode("off", model), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), evaluating(model), in_mode("off", model), counter:
         model(*inputs)
-    model.train(was_training)
     return float(counter.get_total_flops()) / 2 / 1e9
 
 
@@ -36,8 +42,11 @@ def weight_bits(model: nn.Module) -> float:
     """Width of most weights' codes; 32 for a float model."""
     counts: Counter[float] = Counter()
     for _, layer in quantized_layers(model):
-        if isinstance(layer.weight_quantizer, FakeQuantizer):
-            counts[layer.weight_quantizer.bits] += layer.weight.numel()  # type: ignore[operator]
+        quantizer = layer.weight_quantizer
+        if isinstance(quantizer, FakeQuantizer):
+            counts[quantizer.bits] += weight_of(layer).numel()
+        elif isinstance(quantizer, StoredWeight):
+            counts[quantizer.bits] += quantizer.codes.numel()
     return counts.most_common(1)[0][0] if counts else FLOAT_BITS
 
 

@@ -58,6 +58,8 @@ def add_l1_gradient(model: nn.Module, strength: float) -> None:
         if isinstance(module, _BatchNorm) and module.weight is not None
     ]
     trained = [gamma for gamma in gammas if gamma.grad is not None]
+    if not trained:
+        return
     torch._foreach_add_(  # torch's own optimizers are built on it
         [gamma.grad for gamma in trained],  # type: ignore[misc]
         [gamma.detach().sign() for gamma in trained],
@@ -76,7 +78,7 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     for name, kept in plan.layers.items():
         try:
             _shrink(pruned.get_submodule(name), kept)
-        except (AttributeError, IndexError, RuntimeError) as error:
+        except (AttributeError, IndexError, RuntimeError, PruningError) as error:
             raise PruningError(f"The plan does not fit the model at {name!r}: {error}") from error
     return pruned
 

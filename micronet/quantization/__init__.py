@@ -6,7 +6,7 @@ file and the engine is here and knows no technique.
 
 from micronet.quantization import qdq
 from micronet.quantization.convert import StoredWeight, convert
-from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
+from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer, weight_of
 from micronet.quantization.grid import Grid
 from micronet.quantization.kernels import along, fake_quantize
 from micronet.quantization.layers import (
@@ -51,5 +51,6 @@ __all__ = [
     "quantize_weighted_layers",
     "quantized_layers",
     "share",
+    "weight_of",
     "weighted_layers",
 ]

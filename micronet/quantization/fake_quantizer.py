@@ -160,8 +160,8 @@ class AffineFakeQuantizer(FakeQuantizer):
     def rescale(self, factor: Tensor) -> None:
         reflected = self.grid.quant_min + self.grid.quant_max - self.zero_point
         self.zero_point = torch.where(factor < 0, reflected, self.zero_point).to(torch.int32)
-        smallest = torch.finfo(torch.float32).tiny
-        self.scale = (self.scale * factor.abs()).clamp_min(smallest).to(torch.float32)
+        # Where the factor is 0 every code is that of 0, and any scale will do.
+        self.scale = torch.where(factor == 0, self.scale, self.scale * factor.abs())
         self.axis = 0
         self.observer = None
 

@@ -51,6 +51,7 @@ class Grid:
             scale = (bound / self.quant_max).clamp_min(_SMALLEST_SCALE)
             return scale, torch.zeros_like(scale, dtype=torch.int32)
         low, high = low.clamp_max(0), high.clamp_min(0)
-        scale = ((high - low) / (self.quant_max - self.quant_min)).clamp_min(_SMALLEST_SCALE)
+        levels = self.quant_max - self.quant_min
+        scale = (high / levels - low / levels).clamp_min(_SMALLEST_SCALE)  # high - low may overflow
         zero_point = self.quant_min - torch.round(low / scale)
         return scale, zero_point.clamp(self.quant_min, self.quant_max).to(torch.int32)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet.errors import QuantizationError
+from micronet.modes import evaluating
 from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
 
 
@@ -53,16 +54,11 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     quantizers = dict(fake_quantizers(model))
     if not quantizers:
         raise QuantizationError("The model has no quantizers; prepare it before calibration.")
-    was_training = model.training
-    model.eval()
     count = 0
-    try:
-        with in_mode("calibrate", model):
-            for batch in batches:
-                model(batch)
-                count += 1
-    finally:
-        model.train(was_training)
+    with evaluating(model), in_mode("calibrate", model):
+        for batch in batches:
+            model(batch)
+            count += 1
     if count == 0:
         raise QuantizationError("Calibration got no batches.")
     for name, quantizer in quantizers.items():

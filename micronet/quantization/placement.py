@@ -8,6 +8,7 @@ import copy
 import operator
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -184,7 +185,7 @@ def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQ
             with traced.graph.inserting_after(source):
                 call = traced.graph.call_module(name, (source,))
             call.meta = dict(source.meta)
-            source.replace_all_uses_with(call, delete_user_cb=call.__ne__)
+            source.replace_all_uses_with(call, delete_user_cb=partial(operator.is_not, call))
             quantized.add(call)
     traced.graph.lint()
     traced.recompile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Artifact:
         file: The engine's file, relative to `directory`.
         input_shape: Shape of one input, batch first, with the batch size of the example.
         engine: Name and version of the engine that wrote it.
+        settings: What the backend wants to know when it loads the file.
     """
 
     directory: Path
@@ -37,6 +39,7 @@ class Artifact:
     file: str
     input_shape: tuple[int, ...]
     engine: str
+    settings: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def path(self) -> Path:

@@ -56,8 +56,7 @@ class DoReFaWeight(FakeQuantizer):
     @torch.no_grad()
     def rescale(self, factor: Tensor) -> None:
         """From here on the grid is fixed, with a scale for each output channel."""
-        smallest = torch.finfo(torch.float32).tiny
-        self.scale = (self.scale * factor.abs()).clamp_min(smallest)
+        self.scale = self.scale * factor.abs()
         self.axis = 0
 
     def _fixed_codes(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from micronet.errors import QuantizationError
 from micronet.techniques import Fuser
 
 if TYPE_CHECKING:
@@ -21,15 +22,20 @@ class BatchNormFuser(Fuser):
     the model computes in eval mode stays; integer codes of quantized weights stay too.
     """
 
-    def fuse(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:  # noqa: ARG002
+    def fuse(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         from torch import nn
         from torch.nn.modules.batchnorm import _BatchNorm
 
         from micronet.folding import fold_batch_norm
         from micronet.graph import conv_bn_pairs
+        from micronet.quantization import StoredWeight
 
+        if any(isinstance(module, StoredWeight) for module in model.modules()):
+            raise QuantizationError(
+                "Fuse a model before it is converted: its weights are integers."
+            )
         fused = copy.deepcopy(model)
-        for layer_name, bn_name in conv_bn_pairs(fused):
+        for layer_name, bn_name in conv_bn_pairs(fused, example_inputs):
             bn = fused.get_submodule(bn_name)
             assert isinstance(bn, _BatchNorm)
             fold_batch_norm(fused.get_submodule(layer_name), bn)

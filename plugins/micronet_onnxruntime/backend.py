@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FILE = "model.onnx"
+_BIASES = "WeightBiasQuantization"
+"""The optimizer that makes biases int32 for the integer kernels. Where those do not apply, it
+gains nothing and rounds biases to steps that may be coarse, or overflow, at other widths."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,17 +48,17 @@ class OnnxRuntime(DeployBackend):
         import onnxruntime
 
         from micronet.export import export_onnx
-        from micronet_onnxruntime.unsigned import make_activations_unsigned
 
         directory.mkdir(parents=True, exist_ok=True)
         export_onnx(model, example_inputs, directory / _FILE, dynamic=dynamic)
-        make_activations_unsigned(directory / _FILE)
+        integer_kernels = _rewrite(directory / _FILE)
         artifact = Artifact(
             directory=directory,
             backend="onnxruntime",
             file=_FILE,
             input_shape=tuple(example_inputs[0].shape),
             engine=f"onnxruntime {onnxruntime.__version__}",
+            settings={} if integer_kernels else {"disabled_optimizers": _BIASES},
         )
         artifact.write_card()
         return artifact
@@ -68,11 +71,29 @@ class OnnxRuntime(DeployBackend):
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(
-                str(artifact.path), options, providers=["CPUExecutionProvider"]
+                str(artifact.path),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=artifact.settings.get("disabled_optimizers", "").split(),
             )
         except Exception as error:  # its exceptions share no base class
             raise DeployError(f"onnxruntime can't load {artifact.path}: {error}") from error
         return OnnxRuntimeRunner(session)
+
+
+def _rewrite(path: Path) -> bool:
+    """Gives a file the form that the engine likes; says whether it will run it on integers."""
+    import onnx
+
+    from micronet_onnxruntime import rewriting
+
+    model = onnx.load(path)
+    graph = rewriting.Graph(model)
+    rewriting.make_activations_unsigned(graph)
+    rewriting.make_biases_representable(graph)
+    graph.remove_unused_constants()
+    onnx.save(model, path)
+    return rewriting.has_integer_kernels(graph)
 
 
 @attrs.frozen

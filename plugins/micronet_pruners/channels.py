@@ -27,7 +27,7 @@ class ChannelGraph:
 
     Args:
         model: The copy, in eval mode; `remove_all_but` makes it smaller.
-        training: Whether the original is in training mode.
+        training: Names of the original's modules that are in training mode.
         trainable: Names of the parameters that learn.
         example_inputs: What its forward takes.
         graph: torch-pruning's dependencies.
@@ -38,7 +38,7 @@ class ChannelGraph:
     """
 
     model: nn.Module
-    training: bool
+    training: frozenset[str]
     trainable: frozenset[str]
     example_inputs: tuple[Tensor, ...]
     graph: torch_pruning.DependencyGraph
@@ -76,7 +76,7 @@ class ChannelGraph:
         trainable = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
         return cls(
             model=pruned,
-            training=model.training,
+            training=frozenset(name for name, m in model.named_modules() if m.training),
             trainable=trainable,
             example_inputs=example_inputs,
             graph=graph,
@@ -119,7 +119,9 @@ class ChannelGraph:
         _check_runs(self.model, self.example_inputs)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.trainable)
-        return PruningResult(self.model.train(self.training), plan, self.reasons)
+        for name, module in self.model.named_modules():
+            module.training = name in self.training
+        return PruningResult(self.model, plan, self.reasons)
 
 
 _PRUNABLE = (_ConvNd, nn.Linear, _BatchNorm)
@@ -175,6 +177,11 @@ def _why_not(group: torch_pruning.dependency.Group, last: set[nn.Module]) -> str
             return "it gives the model's outputs"
         if isinstance(module, _ConvNd) and 1 < module.groups < module.out_channels:
             return "it shares channels with a group convolution"
+        if isinstance(module, nn.Parameter) or (
+            not isinstance(module, _PRUNABLE)
+            and next(module.parameters(recurse=False), None) is not None
+        ):
+            return f"it shares channels with a {type(module).__name__}, which can't be pruned yet"
     return None
 
 

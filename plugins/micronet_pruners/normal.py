@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class NormalPruner(Pruner):
-    """Removes the channels whose |gamma| is below one threshold for the whole model.
+    """Removes the channels with the smallest |gamma| of the whole model.
 
-    The threshold is the `percent` quantile of every |gamma|; where layers share channels, through
-    a residual addition say, a channel counts with the mean of its gammas. The layers that give
-    the model's outputs stay, and each other layer keeps at least one channel.
+    So many are removed as `percent` says, of equal gammas the first; where layers share
+    channels, through a residual addition say, a channel counts with the mean of its gammas. The
+    layers that give the model's outputs stay, and each other layer keeps at least one channel.
     """
 
     percent: float = option(0.5, gt=0, le=0.95, doc="Fraction of all channels to remove.")
@@ -40,13 +40,14 @@ class NormalPruner(Pruner):
                 + "; ".join(f"{name}: {why}" for name, why in channels.reasons.items())
                 + "."
             )
-        ranked = torch.cat(scores).sort().values
-        threshold = ranked[int(len(ranked) * self.percent)]
+        order = torch.cat(scores).argsort(stable=True)
+        survives = torch.ones(len(order), dtype=torch.bool)
+        survives[order[: round(len(order) * self.percent)]] = False
+        shares = iter(torch.split(survives, [len(score) for score in scores]))
         keep: list[Tensor | None] = []
         for score in channels.gammas:
-            if score is None:
-                keep.append(None)
-                continue
-            kept = (score >= threshold).nonzero().flatten()
-            keep.append(kept if len(kept) else score.argmax().reshape(1))
+            kept = None if score is None else next(shares).nonzero().flatten()
+            if score is not None and kept is not None and not len(kept):
+                kept = score.argmax().reshape(1)
+            keep.append(kept)
         return channels.remove_all_but(keep)

@@ -1,0 +1,99 @@
+"""Plans repeat a pruning elsewhere; the sparsity term is a gradient."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from micronet.errors import PruningError
+from micronet.pruning import Kept, PruningPlan, add_l1_gradient, apply_plan
+from micronet.registry import create
+
+
+@pytest.fixture
+def result(small_net, images):
+    return create("pruner", "normal", percent=0.4).prune(small_net, (images,))
+
+
+def test_a_plan_survives_json(result):
+    assert PruningPlan.from_json(result.plan.to_json()) == result.plan
+
+
+def test_a_plan_makes_the_pruned_model_again_bit_for_bit(small_net, images, result):
+    plan = PruningPlan.from_json(result.plan.to_json())
+    again = apply_plan(small_net, plan)
+    state = result.model.state_dict()
+    assert again.state_dict().keys() == state.keys()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in again.state_dict().items())
+    assert [str(module) for module in again.modules()] == [str(m) for m in result.model.modules()]
+    assert torch.equal(again.eval()(images), result.model.eval()(images))
+
+
+def test_applying_a_plan_leaves_the_model_and_its_training_settings(small_net, result):
+    small_net.stem.weight.requires_grad_(requires_grad=False)
+    before = copy.deepcopy(small_net.state_dict())
+    again = apply_plan(small_net, result.plan)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in small_net.state_dict().items())
+    assert not again.stem.weight.requires_grad
+    assert again.body.weight.requires_grad
+    assert again.training
+
+
+def test_a_plan_for_an_unknown_layer_is_refused_by_name(small_net):
+    plan = PruningPlan({"trunk": Kept((0,), (0,))})
+    with pytest.raises(PruningError, match="does not fit the model at 'trunk'"):
+        apply_plan(small_net, plan)
+
+
+def test_a_plan_with_channels_that_the_layer_lacks_is_refused_by_name(small_net):
+    plan = PruningPlan({"stem": Kept((0, 8), (0, 1, 2))})
+    with pytest.raises(PruningError, match="does not fit the model at 'stem'"):
+        apply_plan(small_net, plan)
+
+
+def test_a_plan_for_a_layer_without_channels_is_refused_by_name(small_net):
+    with pytest.raises(PruningError, match="'relu'"):
+        apply_plan(small_net, PruningPlan({"relu": Kept((0,), (0,))}))
+
+
+def test_a_plan_applied_a_second_time_is_refused(small_net, result):
+    kept = result.plan.layers["stem"].outputs
+    assert max(kept) >= len(kept)  # so that the smaller layer lacks one of them
+    with pytest.raises(PruningError, match="does not fit the model"):
+        apply_plan(result.model, result.plan)
+
+
+def test_the_sparsity_term_adds_the_sign_of_every_gamma(small_net, images):
+    small_net(images).sum().backward()
+    before = {name: p.grad.clone() for name, p in small_net.named_parameters()}
+    small_net.body_bn.weight.data[2] = 0
+    add_l1_gradient(small_net, 0.25)
+    for name, parameter in small_net.named_parameters():
+        added = 0.25 * parameter.sign() if name in ("stem_bn.weight", "body_bn.weight") else 0
+        assert torch.allclose(parameter.grad, before[name] + added)
+
+
+def test_the_sparsity_term_reaches_batch_norms_of_every_dimension():
+    model = nn.ModuleList([nn.BatchNorm1d(3), nn.BatchNorm3d(2), nn.BatchNorm2d(2, affine=False)])
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    add_l1_gradient(model, 0.5)
+    assert model[0].weight.grad.tolist() == [0.5] * 3
+    assert model[1].weight.grad.tolist() == [0.5] * 2
+    assert model[0].bias.grad.tolist() == [0.0] * 3
+
+
+def test_gammas_that_do_not_learn_get_no_gradient(small_net, images):
+    small_net.stem_bn.weight.requires_grad_(requires_grad=False)
+    small_net(images).sum().backward()
+    add_l1_gradient(small_net, 0.25)
+    assert small_net.stem_bn.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "model", [nn.Linear(2, 2), nn.BatchNorm1d(2)], ids=["no gammas", "no gradients"]
+)
+def test_without_gradients_of_gammas_the_sparsity_term_adds_nothing(model):
+    add_l1_gradient(model, 0.1)
+    assert all(parameter.grad is None for parameter in model.parameters())
