@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
 _JSON = typer.Option("--json", help="Print JSON for programs.")
 _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
 _SET = typer.Option(
@@ -217,9 +218,12 @@ def main() -> NoReturn:
         app(arguments)
     except MicronetError as error:
         _fail(str(error), error, traceback=traceback)
-    except KeyboardInterrupt:
-        print("Interrupted. Finished steps are kept; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as done:  # typer's own exits; an interrupt is one of them
+        if done.code == _INTERRUPTED:
+            print(
+                "Interrupted. What is finished is kept; the same command goes on.", file=sys.stderr
+            )
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise

@@ -171,6 +171,8 @@ def type_name(hint: Any) -> str:
         return " | ".join(type_name(part) for part in typing.get_args(hint))
     if hint is type(None):
         return "None"
+    if typing.get_origin(hint) is Mapping or hint is Mapping:
+        return "mapping"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 

@@ -30,20 +30,23 @@ class Source:
         content: What YAML gave.
         lines: The line of each key.
         folder: Where its relative paths start.
+        changes: What `--set` has replaced in it.
     """
 
     name: str
     content: Any
     lines: Mapping[Key, int]
     folder: Path
+    changes: tuple[str, ...] = ()
 
     def error(self, key: Key, message: str) -> RecipeError:
         """An error that begins with file and line of the innermost part that has one."""
+        ends = "".join(f" (with --set {change})" for change in self.changes)
         for length in range(len(key), -1, -1):
             line = self.lines.get(key[:length])
             if line is not None:
-                return RecipeError(f"{self.name}:{line}: {message}")
-        return RecipeError(f"{self.name}: {message}")
+                return RecipeError(f"{self.name}:{line}: {message}{ends}")
+        return RecipeError(f"{self.name}: {message}{ends}")
 
 
 def shipped() -> dict[str, str]:
@@ -290,7 +293,7 @@ def _change(source: Source, change: str) -> Source:
             if place[index] is None:  # `- train:` with nothing below it
                 place[index] = {}
             place = place[index]
-    return attrs.evolve(source, content=content, name=f"{source.name} with --set {change}")
+    return attrs.evolve(source, content=content, changes=(*source.changes, change))
 
 
 def _copied(value: Any) -> Any:

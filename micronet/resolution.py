@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 
 from micronet import registry
-from micronet.errors import OptionError, PluginError, RecipeError, nearest
+from micronet.errors import DataError, MicronetError, OptionError, PluginError, RecipeError, nearest
 from micronet.options import build
 from micronet.recipe import (
     Calibrate,
@@ -135,9 +136,20 @@ def _source_of(
         technique = _create(kind, named, key, key, place)
         return technique, getattr(technique, method)
     function = _import(module_name, attribute, key, place)
+    try:
+        inspect.signature(function).bind(**named.options)
+    except TypeError as error:
+        raise place.error(key, f"{named.name} can't be called like this: {error}.") from error
+    except ValueError:  # a callable in C may not tell its signature
+        pass
 
     def call() -> Any:
-        return function(**named.options)
+        try:
+            return function(**named.options)
+        except MicronetError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise DataError(f"{named.name} fails: {type(error).__name__}: {error}.") from error
 
     return None, call
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 import attrs
@@ -146,5 +147,7 @@ def _type(hint: Any) -> dict[str, Any]:
         return {"anyOf": [_type(part) for part in arguments]}
     if origin is tuple:
         return {"type": "array", "items": _type(arguments[0])}
+    if origin is Mapping:
+        return {"type": "object"}
     names = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
     return {"type": names[hint]} if hint in names else {}

@@ -54,7 +54,8 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
         if parity < step.min_parity:
             raise DeployError(
                 f"{step.backend} and the simulated model agree on {parity:.2%} of "
-                f"{len(found)} test images; min_parity is {step.min_parity:.2%}."
+                f"{len(found)} test images, less than min_parity of the step, "
+                f"{step.min_parity:.2%}."
             )
         float_runner = backend.load(float_artifact, threads=step.threads)
         batch = _latency_batch(context, step.latency_batch)

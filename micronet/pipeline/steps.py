@@ -31,10 +31,13 @@ from micronet.weights import load_training_state, save_training_state
 
 
 def take_step(context: Context, index: int, bar: Bar) -> Record:
-    """Does step `index` (-1: nothing) to the model that the step before left, and measures it."""
-    model = context.model_after(index - 1)
+    """Does step `index` to the model that the step before left, and measures it.
+
+    -1 stands for the start: the model that the recipe begins with is measured as it is.
+    """
     if index < 0:
-        return Record(measure(context, index, model))
+        return Record(measure(context, index, context.model_after(index)))
+    model = context.model_after(index - 1)
     return _ACTIONS[type(context.steps[index])](context, index, model, bar)
 
 

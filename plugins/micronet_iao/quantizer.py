@@ -4,13 +4,15 @@ Networks for Efficient Integer-Arithmetic-Only Inference").
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from micronet import registry
+from micronet.errors import OptionError
 from micronet.options import option
-from micronet.techniques import Quantizer
+from micronet.techniques import Observer, Quantizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,10 +37,16 @@ class IAO(Quantizer):
     per_channel: bool = option(
         default=True, doc="Whether each output channel of a weight has a scale of its own."
     )
-    w_observer: str = option("minmax", doc="Registered observer of the weights' ranges.")
-    a_observer: str = option(
-        "moving_average", doc="Registered observer of the activations' ranges."
+    w_observer: str | Mapping[str, Any] = option(
+        "minmax", doc="Observer of the weights' ranges: its name, or its name and options."
     )
+    a_observer: str | Mapping[str, Any] = option(
+        "moving_average", doc="Observer of the activations' ranges: its name, or name and options."
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for choice in (self.w_observer, self.a_observer):
+            _observer(choice)
 
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         from micronet.quantization import place_quantizers
@@ -55,7 +63,7 @@ class IAO(Quantizer):
 
         axis = output_axis(layer) if self.per_channel else None
         grid = Grid(self.w_bits, self.w_symmetric, narrow=True)
-        observer = registry.create("observer", self.w_observer).build(axis, grid=grid)
+        observer = _observer(self.w_observer).build(axis, grid=grid)
         quantizer = AffineFakeQuantizer(grid, observer, axis=axis, whole=True)
         quantizer.observe(layer.weight.detach())  # type: ignore[operator]
         return quantizer
@@ -64,5 +72,15 @@ class IAO(Quantizer):
         from micronet.quantization import AffineFakeQuantizer, Grid
 
         grid = Grid(self.a_bits, self.a_symmetric)
-        observer = registry.create("observer", self.a_observer).build(grid=grid)
+        observer = _observer(self.a_observer).build(grid=grid)
         return AffineFakeQuantizer(grid, observer)
+
+
+def _observer(choice: str | Mapping[str, Any]) -> Observer:
+    """`minmax`, or `{name: percentile, percentile: 0.999}`."""
+    named = {"name": choice} if isinstance(choice, str) else dict(choice)
+    name = named.pop("name", None)
+    if not isinstance(name, str):
+        raise OptionError(f"An observer needs a name, got {choice!r}.")
+    observer: Observer = registry.create("observer", name, **named)
+    return observer

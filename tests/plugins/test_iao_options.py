@@ -19,10 +19,22 @@ def test_a_misspelt_option_is_answered_with_the_right_one(create):
         create("quantizer", "iao", wbits=4)
 
 
-def test_an_unknown_observer_is_named_with_the_installed_ones(create, small_net, images):
-    quantizer = create("quantizer", "iao", a_observer="minmx")
+def test_an_unknown_observer_is_named_with_the_installed_ones(create):
     with pytest.raises(PluginError, match=r"'minmx'.*Did you mean 'minmax'"):
-        quantizer.prepare(small_net, (images,))
+        create("quantizer", "iao", a_observer="minmx")
+
+
+def test_an_observer_takes_options_of_its_own(create, small_net, images):
+    choice = {"name": "moving_average", "momentum": 1.0}
+    prepared = create("quantizer", "iao", a_observer=choice).prepare(small_net, (images,))
+    for batch in (images, images / 2):
+        prepared(batch)
+    assert prepared.activation_quantizers.x.observer.high == (images / 2).max()
+
+
+def test_a_wrong_option_of_an_observer_is_refused_at_once(create):
+    with pytest.raises(OptionError, match="momentum must be"):
+        create("quantizer", "iao", a_observer={"name": "moving_average", "momentum": 2})
 
 
 @pytest.mark.parametrize(
