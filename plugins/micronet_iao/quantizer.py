@@ -5,7 +5,7 @@ Networks for Efficient Integer-Arithmetic-Only Inference").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -44,6 +44,12 @@ class IAO(Quantizer):
         "moving_average", doc="Observer of the activations' ranges: its name, or name and options."
     )
 
+    fold_bn: Literal["after", "batch", "running"] = option(
+        "after",
+        doc="Statistics that fold batch norms into weights while training: none, so that a fuser "
+        "folds them afterwards; the batch's, at a second convolution; or the running ones.",
+    )
+
     def __attrs_post_init__(self) -> None:
         for choice in (self.w_observer, self.a_observer):
             _observer(choice)
@@ -51,29 +57,55 @@ class IAO(Quantizer):
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         from micronet.quantization import place_quantizers
 
-        return place_quantizers(
+        prepared = place_quantizers(
             model,
             example_inputs,
-            weight=self._weight_quantizer,
-            activation=self._activation_quantizer,
+            weight=self.weight_quantizer,
+            activation=self.activation_quantizer,
         )
+        # With a scale for each channel, a channel's factor moves its scale and no integer.
+        if self.fold_bn != "after" and not self.per_channel:
+            self._fold_while_training(prepared, example_inputs)
+        return prepared
 
-    def _weight_quantizer(self, layer: nn.Module) -> FakeQuantizer:
-        from micronet.quantization import AffineFakeQuantizer, Grid, output_axis
+    def weight_quantizer(self, layer: nn.Module) -> FakeQuantizer:
+        """The quantizer of a layer's weight, fitted to it."""
+        from micronet.quantization import AffineFakeQuantizer, output_axis, weight_of
 
         axis = output_axis(layer) if self.per_channel else None
-        grid = Grid(self.w_bits, self.w_symmetric, narrow=True)
-        observer = _observer(self.w_observer).build(axis, grid=grid)
-        quantizer = AffineFakeQuantizer(grid, observer, axis=axis, whole=True)
-        quantizer.observe(layer.weight.detach())  # type: ignore[operator]
+        quantizer = AffineFakeQuantizer(**self._weight_options(axis), axis=axis)
+        quantizer.observe(weight_of(layer).detach())
         return quantizer
 
-    def _activation_quantizer(self) -> FakeQuantizer:
+    def activation_quantizer(self) -> FakeQuantizer:
+        """The quantizer of an activation, which has seen no data."""
         from micronet.quantization import AffineFakeQuantizer, Grid
 
         grid = Grid(self.a_bits, self.a_symmetric)
-        observer = _observer(self.a_observer).build(grid=grid)
-        return AffineFakeQuantizer(grid, observer)
+        return AffineFakeQuantizer(grid, _observer(self.a_observer).build(grid=grid))
+
+    def _weight_options(self, axis: int | None) -> dict[str, Any]:
+        from micronet.quantization import Grid
+
+        grid = Grid(self.w_bits, self.w_symmetric, narrow=True)
+        observer = _observer(self.w_observer).build(axis, grid=grid)
+        return {"grid": grid, "observer": observer, "whole": True}
+
+    def _fold_while_training(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        from micronet.graph import conv_bn_pairs
+        from micronet.quantization import weight_of
+        from micronet_iao.folded import FoldedWeightQuantizer, observe_batch_variance
+
+        for layer_name, bn_name in conv_bn_pairs(model, example_inputs):
+            layer, bn = model.get_submodule(layer_name), model.get_submodule(bn_name)
+            assert isinstance(bn, _BatchNorm)
+            quantizer = FoldedWeightQuantizer(layer, bn, **self._weight_options(axis=None))
+            quantizer.observe(weight_of(layer).detach())
+            layer.weight_quantizer = quantizer
+            if self.fold_bn == "batch":
+                layer.register_forward_pre_hook(observe_batch_variance)
 
 
 def _observer(choice: str | Mapping[str, Any]) -> Observer:
