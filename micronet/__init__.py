@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from micronet import registry as registry
+    from micronet.pipeline import load_packed as load_packed
     from micronet.pipeline import run as run
     from micronet.recipe import Recipe as Recipe
 
-__all__ = ["Recipe", "__version__", "registry", "run"]
+__all__ = ["Recipe", "__version__", "load_packed", "registry", "run"]
 
 _LAZY = {
     "registry": ("micronet.registry", None),
     "Recipe": ("micronet.recipe", "Recipe"),
+    "load_packed": ("micronet.pipeline", "load_packed"),
     "run": ("micronet.pipeline", "run"),
 }
 

@@ -121,6 +121,27 @@ def _run(
         _print_results(results, as_json=as_json)
 
 
+@app.command("pack")
+def _pack(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or a checkpoint in its steps/.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file to write, .safetensors.")],
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Write a quantized model with its integers at their true width, for `load_packed`."""
+    from micronet.files import write_bytes
+    from micronet.pipeline.folder import packed_file
+
+    packed = packed_file(run).read_bytes()
+    write_bytes(out, packed)
+    if as_json:
+        _print_json({"file": str(out), "size_bytes": len(packed)})
+    else:
+        print(f"{out}  {len(packed) / 1e6:.3f} MB")
+
+
 @app.command("validate")
 def _validate(
     recipe: Annotated[str, _RECIPE], *, changes: Annotated[list[str] | None, _SET] = None

@@ -93,6 +93,22 @@ def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
     return Resolved(written_out, build_model, load_data, techniques, weights)
 
 
+def resolve_structure(recipe: Recipe) -> Resolved:
+    """The same for what decides a model's structure; the data is left alone, and so is the order.
+
+    Raises:
+        RecipeError: As `resolve`.
+    """
+    place = _Nowhere()
+    techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
+    _, build_model = _source_of("model", recipe.model, "build", place)
+    return Resolved(recipe, build_model, _no_data, techniques, weights=None)
+
+
+def _no_data() -> Any:
+    raise RecipeError("This recipe tells a model's structure; it has no data.")
+
+
 class _Nowhere:
     """Stands for the source of a recipe that was made in Python."""
 

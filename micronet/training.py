@@ -89,8 +89,11 @@ def train(
     start = 0
     if resume is not None:
         model.load_state_dict(resume.model)
-        optimizer.load_state_dict(resume.optimizer)
-        scheduler.load_state_dict(resume.scheduler)
+        try:
+            optimizer.load_state_dict(resume.optimizer)
+            scheduler.load_state_dict(resume.scheduler)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"The training's checkpoint does not fit: {error}") from error
         start = resume.epoch
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     total = options.epochs * batches

@@ -53,6 +53,11 @@ class Context:
         """The seed of a step."""
         return self.resolved.recipe.seed * 1000 + index
 
+    def plans(self, index: int) -> dict[int, PruningPlan]:
+        """What each prune step up to step `index` kept."""
+        prunes = (i for i, step in enumerate(self.steps[: index + 1]) if isinstance(step, Prune))
+        return {position: self._plan(position) for position in prunes}
+
     def float_index(self) -> int:
         """The last step before anything was done to the model but training."""
         changing = (i for i, step in enumerate(self.steps) if not isinstance(step, Train))
@@ -69,31 +74,20 @@ class Context:
         Always made from the recipe and the checkpoints, also where the last step's model would
         still be at hand: so a run that was stopped can't differ from one that was not.
         """
-        model = self._start_model()
-        quantizer = None
+        set_seed(self.resolved.recipe.seed)
+        model = start_model(self.resolved)
+        quantizer: Any = None
         for earlier, step in enumerate(self.steps[: index + 1]):
-            technique = self.technique(earlier)
-            if isinstance(step, Prune):
-                model = apply_plan(model, self._plan(earlier))
-            elif isinstance(step, Quantize):
-                quantizer = technique
-                model = quantizer.prepare(model, self.example_inputs)
-            elif isinstance(step, Fuse):
-                model = technique.fuse(model, self.example_inputs)
-            elif isinstance(step, Freeze):
+            if isinstance(step, Freeze):
                 self._load_weights(model, earlier - 1)
-                quantizer.freeze(model)  # type: ignore[union-attr]
+                quantizer.freeze(model)
+            if isinstance(step, Quantize):
+                quantizer = self.technique(earlier)
+            plan = self._plan(earlier) if isinstance(step, Prune) else None
+            technique = self.technique(earlier)
+            model = reshaped(model, step, technique, plan, self.example_inputs)
         self._load_weights(model, index)
         return channels_last(model.to(self.accelerator.device))
-
-    def _start_model(self) -> nn.Module:
-        set_seed(self.resolved.recipe.seed)
-        model = self.resolved.build_model()
-        if not isinstance(model, nn.Module):
-            raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
-        if self.resolved.weights is not None:
-            fill(model, load_state(self.resolved.weights), self.resolved.weights)
-        return model
 
     def _plan(self, index: int) -> PruningPlan:
         record = self.folder.finished(self.name(index))
@@ -108,6 +102,36 @@ class Context:
             if path.exists() and self.folder.finished(self.name(earlier)) is not None:
                 fill(model, load_state(path), path)
                 return
+
+
+def start_model(resolved: Resolved) -> nn.Module:
+    """The model that a recipe begins with."""
+    model = resolved.build_model()
+    if not isinstance(model, nn.Module):
+        raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
+    if resolved.weights is not None:
+        fill(model, load_state(resolved.weights), resolved.weights)
+    return model
+
+
+def reshaped(
+    model: nn.Module,
+    step: Step,
+    technique: Any,
+    plan: PruningPlan | None,
+    example_inputs: tuple[Tensor, ...],
+) -> nn.Module:
+    """A model with the structure that a step gives it; its weights do not matter."""
+    if isinstance(step, Prune):
+        assert plan is not None
+        return apply_plan(model, plan)
+    if isinstance(step, Quantize):
+        prepared: nn.Module = technique.prepare(model, example_inputs)
+        return prepared
+    if isinstance(step, Fuse):
+        fused: nn.Module = technique.fuse(model, example_inputs)
+        return fused
+    return model
 
 
 def _image(data: Images, index: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class RunFolder:
     def record(self, step: str) -> Path:
         return self.path / "steps" / f"{step}.json"
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other runs out; the lock of a killed run is free.
 
@@ -85,9 +86,11 @@ class RunFolder:
         Raises:
             RunError: It holds something else, or a run of another recipe.
         """
+        if not self._is_run() and any(entry.name != _LOCK for entry in self.path.iterdir()):
+            raise RunError(f"{self.path} holds files that are no run's. Choose another --out.")
+        self._remove_leftovers()
         if fresh:
             self._clear()
-        remove_leftovers(self.path)
         stored = self.path / _RECIPE
         if stored.exists():
             changes = _changes(_read_yaml(stored), recipe)
@@ -96,11 +99,10 @@ class RunFolder:
                     f"{self.path} holds a run of another recipe: {'; '.join(changes[:3])}. Use "
                     f"--fresh to start again, or another --out."
                 )
-        elif any(entry.name != _LOCK for entry in self.path.iterdir()):
-            raise RunError(f"{self.path} holds files that are no run's. Choose another --out.")
-        else:
-            write_text(stored, yaml.safe_dump(recipe, sort_keys=False, width=100))
+        # In this order: a folder with a recipe alone may be a user's own.
         write_text(self.path / _ENVIRONMENT, json.dumps(dict(environment), indent=2) + "\n")
+        if not stored.exists():
+            write_text(stored, yaml.safe_dump(recipe, sort_keys=False, width=100))
 
     def environment(self) -> dict[str, Any] | None:
         """Where the run was started before, `None` on the first start."""
@@ -129,22 +131,67 @@ class RunFolder:
     def finish(self, step: str, record: Record) -> None:
         """Makes a step count; its other files must be in place."""
         write_text(self.record(step), json.dumps(attrs.asdict(record), indent=2) + "\n")
-        self.epoch(step).unlink(missing_ok=True)
 
-    def write_results(self, results: Results) -> None:
+    def tidy(self, step: str, results: Results) -> None:
+        """What follows from a finished step: the table, and no epoch's checkpoint."""
+        self.epoch(step).unlink(missing_ok=True)
         json_name, markdown_name = _RESULTS
         write_text(self.path / json_name, results.to_json())
         write_text(self.path / markdown_name, results.to_markdown())
 
-    def _clear(self) -> None:
-        """Removes a run, and nothing that is not one."""
-        if not (self.path / _RECIPE).exists():
-            return
-        for name in (*_RESULTS, _ENVIRONMENT):
-            (self.path / name).unlink(missing_ok=True)
+    def _is_run(self) -> bool:
+        """Whether a run was started here, be it that it was killed before it stored its recipe."""
+        if not (self.path / _ENVIRONMENT).exists():
+            return False
+        names = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
+        return _RECIPE in names or names <= {_LOCK, _ENVIRONMENT}
+
+    def _remove_leftovers(self) -> None:
+        """What a killed run was writing."""
+        for name in (_RECIPE, _ENVIRONMENT, *_RESULTS):
+            for path in self.path.glob(f".{name}.*.tmp"):
+                path.unlink()
         for folder in (self.path / "steps", self.deployed):
-            shutil.rmtree(folder, ignore_errors=True)
-        (self.path / _RECIPE).unlink()
+            remove_leftovers(folder)
+
+    def _clear(self) -> None:
+        """Removes a run's own files, and nothing else."""
+        for folder, own in ((self.path / "steps", _STEP_FILE), (self.deployed, _DEPLOYED)):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if not own.fullmatch(path.name):
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            with contextlib.suppress(OSError):  # not there, or it holds something else
+                folder.rmdir()
+        for name in (*_RESULTS, _RECIPE):
+            (self.path / name).unlink(missing_ok=True)
+
+
+_STEP_FILE = re.compile(r"\d\d-[a-z]+\.(json|safetensors|packed\.safetensors|epoch\.pt)")
+_DEPLOYED = re.compile(r"\d\d-.+")
+
+
+def packed_file(path: Path) -> Path:
+    """The packed model of a run: its last one, or that of the step whose checkpoint is given.
+
+    Raises:
+        DataError: There is none: no run, or no quantized model in it.
+    """
+    steps = path / "steps" if path.is_dir() else path.parent
+    if not steps.is_dir():
+        raise DataError(f"There is no run at {path}.")
+    step = "*" if path.is_dir() else path.name.partition(".")[0]
+    found = sorted(
+        file
+        for file in steps.glob(f"{step}.packed.safetensors")
+        if (steps / f"{file.name.partition('.')[0]}.json").exists()
+    )
+    if not found:
+        raise DataError(f"{path} holds no quantized model that could be packed.")
+    return found[-1]
 
 
 def _read_yaml(path: Path) -> Any:

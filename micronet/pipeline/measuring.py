@@ -7,6 +7,7 @@ from torch import nn
 
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
 from micronet.pipeline.context import Context
+from micronet.pipeline.packed import structure_after
 from micronet.pipeline.results import Row
 from micronet.quantization import is_ready
 from micronet.quantization.packing import save_packed
@@ -28,7 +29,7 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
         save_state(model.state_dict(), file)
         if bits != FLOAT_BITS:
             file = context.folder.packed(name)
-            save_packed(model, file)
+            save_packed(model, file, structure=structure_after(context, index))
         size_mb = file.stat().st_size / 1e6
     example_inputs = tuple(
         tensor.to(context.accelerator.device) for tensor in context.example_inputs

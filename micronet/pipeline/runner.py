@@ -84,15 +84,18 @@ def _open(
 def _step(context: Context, index: int, reporter: Reporter) -> None:
     """Takes a step, unless it is finished; its record makes it count."""
     name, title = context.name(index), _title(context, index)
+    main = context.accelerator.is_main_process
     if context.folder.finished(name) is not None:
+        if main:  # the run may have been killed in the moment after the step
+            context.folder.tidy(name, _results(context))
         reporter.say(f"{title}  done before")
         return
     start = time.monotonic()
     with reporter.step(title) as bar:
         record = take_step(context, index, bar)
-    if context.accelerator.is_main_process:
+    if main:
         context.folder.finish(name, record)
-        context.folder.write_results(_results(context))
+        context.folder.tidy(name, _results(context))
     context.accelerator.wait_for_everyone()
     reporter.done(title, record.row, time.monotonic() - start)
 

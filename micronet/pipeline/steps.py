@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from micronet.errors import RunError
+from micronet.errors import DataError, RunError
 from micronet.pipeline.context import Context
 from micronet.pipeline.deployment import deploy
 from micronet.pipeline.folder import Record
@@ -27,7 +28,7 @@ from micronet.recipe import (
 )
 from micronet.techniques import Pruner, Quantizer
 from micronet.training import TrainingOptions, TrainingState, train
-from micronet.weights import load_training_state, save_training_state
+from micronet.weights import fill, load_training_state, save_training_state
 
 
 def take_step(context: Context, index: int, bar: Bar) -> Record:
@@ -65,15 +66,23 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             accelerator=context.accelerator,
             seed=context.seed(index),
             regularize=regularize,
-            resume=TrainingState(**load_training_state(checkpoint))
-            if checkpoint.exists()
-            else None,
+            resume=_resumed(checkpoint, model) if checkpoint.exists() else None,
             on_epoch=save,
             on_batch=bar.update,
         )
     except RunError as error:
         raise RunError(f"Step {context.name(index)}: {error}") from error
     return Record(measure(context, index, model))
+
+
+def _resumed(checkpoint: Path, model: nn.Module) -> TrainingState:
+    """An epoch's checkpoint, which must fit the model."""
+    try:
+        state = TrainingState(**load_training_state(checkpoint))
+        fill(model, state.model, checkpoint)
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"{checkpoint} is no checkpoint: {error}. Use --fresh.") from error
+    return state
 
 
 def _next_pruner(context: Context, index: int) -> Pruner:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor, nn
 
+from micronet.errors import DataError
 from micronet.files import write_bytes
 from micronet.quantization.convert import StoredWeight, convert
 
@@ -62,17 +66,20 @@ def unpack(
     return torch.from_numpy(values.astype(np.int32)).reshape(shape).to(dtype)
 
 
-def save_packed(model: nn.Module, path: Path) -> None:
+def save_packed(
+    model: nn.Module, path: Path, *, structure: Mapping[str, Any] | None = None
+) -> None:
     """Writes what inference needs of a model, quantized weights at their true width.
 
     Args:
         model: Float, prepared or converted.
         path: A safetensors file. Its metadata says each packed tensor's bits, shape and type.
+        structure: How the model is built, as JSON knows it; kept for the reader.
     """
     converted = convert(model)
     stored = {name: m for name, m in converted.named_modules() if isinstance(m, StoredWeight)}
-    tensors: dict[str, NDArray[np.generic]] = {}
-    index: dict[str, dict[str, object]] = {}
+    tensors: dict[str, NDArray[Any]] = {}
+    index: dict[str, dict[str, Any]] = {}
     for key, tensor in converted.state_dict().items():
         owner, _, leaf = key.rpartition(".")
         if owner in stored and leaf == "codes":
@@ -82,10 +89,63 @@ def save_packed(model: nn.Module, path: Path) -> None:
                 "shape": list(tensor.shape),
                 "dtype": str(tensor.dtype).removeprefix("torch."),
             }
-        elif not _only_for_training(key):
+        elif not (_implied(key) or (leaf == "zero_point" and not tensor.any())):
             tensors[key] = tensor.detach().cpu().contiguous().numpy()
-    write_bytes(path, save(tensors, metadata={_METADATA: json.dumps(index)}))
+    content = {"codes": index, "structure": structure}
+    write_bytes(path, save(tensors, metadata={_METADATA: json.dumps(content)}))
 
 
-def _only_for_training(key: str) -> bool:
+def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """A packed file's tensors, codes unpacked, and the structure that it was written with.
+
+    Raises:
+        DataError: It can't be read, or is no packed file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})[_METADATA])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        for key, how in content["codes"].items():
+            packed, dtype = tensors[key].numpy(), getattr(torch, how["dtype"])
+            tensors[key] = unpack(packed, how["bits"], tuple(how["shape"]), dtype)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no readable packed model: {error}") from error
+    return tensors, content["structure"]
+
+
+def fill_packed(structure: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> nn.Module:
+    """The inference form of `structure` with the tensors of a packed file.
+
+    Args:
+        structure: A model like the one that was saved, with any weights: float, prepared or
+            converted.
+        tensors: As `read_packed` gives them.
+        origin: The file, for the message.
+
+    Raises:
+        DataError: They do not fit.
+    """
+    model = convert(structure)
+    state = model.state_dict()
+    for key, tensor in state.items():
+        if key in tensors or _implied(key):
+            state[key] = tensors.get(key, tensor)
+        elif key.endswith("zero_point"):
+            state[key] = torch.zeros_like(tensor)
+    missing = [key for key in state if key not in tensors and not _implied(key)]
+    missing = [key for key in missing if not key.endswith("zero_point")]
+    extra = [key for key in tensors if key not in state]
+    if missing or extra:
+        words = f"lacks {missing[0]!r}" if missing else f"has {extra[0]!r} too many"
+        raise DataError(f"{origin} does not fit the model: it {words}.")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DataError(f"{origin} does not fit the model: {reason}") from error
+    return model.eval()
+
+
+def _implied(key: str) -> bool:
+    """Whether inference does without a buffer."""
     return ".observer." in key or key.endswith("num_batches_tracked")

@@ -1,0 +1,144 @@
+"""The shipped quickstart recipe, from data to a measured engine, as its documentation promises."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from micronet import registry
+from micronet.techniques import Artifact
+
+KEYS = [
+    "step",
+    "type",
+    "w_bits",
+    "a_bits",
+    "accuracy",
+    "gflops",
+    "params_m",
+    "size_mb",
+    "compression",
+    "loss",
+    "latency_ms",
+    "float_latency_ms",
+    "speedup",
+    "parity_top1",
+    "artifact",
+]
+pytestmark = pytest.mark.timeout(900)
+"""The first test waits for the whole run: a minute, and more on a busy machine."""
+COMMAND = ["run", "quickstart", "--json", "--out", "out"]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory, make_project):
+    """The folder of a quickstart, and what it printed."""
+    project = make_project(tmp_path_factory.mktemp("quickstart"))
+    result = subprocess.run(
+        [sys.executable, "-m", "micronet", *COMMAND],
+        cwd=project.folder,
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return project, result.stdout
+
+
+@pytest.fixture(scope="module")
+def rows(quickstart):
+    return json.loads(quickstart[1])["rows"]
+
+
+def test_the_quickstart_has_a_row_for_every_step_with_every_column(rows):
+    assert [row["step"] for row in rows] == [
+        "01-train",
+        "02-prune",
+        "03-train",
+        "04-quantize",
+        "05-train",
+        "06-fuse",
+        "07-deploy",
+    ]
+    assert all(list(row) == KEYS for row in rows)
+
+
+def test_the_quickstarts_engine_is_as_accurate_as_the_float_model_and_faster(rows):
+    trained, *_, deployed = rows
+
+    assert deployed["accuracy"] >= 0.97
+    assert deployed["accuracy"] >= trained["accuracy"] - 0.005
+    assert deployed["speedup"] > 1
+    assert deployed["parity_top1"] >= 0.995
+    assert deployed["w_bits"] == deployed["a_bits"] == 8
+
+
+def test_the_quickstarts_model_becomes_smaller(rows):
+    trained, pruned, *_, deployed = rows
+
+    assert pruned["gflops"] < 0.8 * trained["gflops"]
+    assert pruned["params_m"] < 0.8 * trained["params_m"]
+    assert deployed["size_mb"] < trained["size_mb"] / 4
+    assert deployed["compression"] == 1 - deployed["size_mb"] / trained["size_mb"]
+    assert deployed["loss"] == trained["accuracy"] - deployed["accuracy"]
+
+
+def test_every_size_is_that_of_a_real_file(quickstart, rows):
+    project, _ = quickstart
+    for row in rows:
+        if row["artifact"]:
+            file = Artifact.read(project.out / row["artifact"]).path
+        elif row["w_bits"] == 8:
+            file = project.out / "steps" / f"{row['step']}.packed.safetensors"
+        else:
+            file = project.out / "steps" / f"{row['step']}.safetensors"
+        assert row["size_mb"] == file.stat().st_size / 1e6, row["step"]
+
+
+def test_the_quickstart_prints_what_its_files_say(quickstart, rows):
+    project, printed = quickstart
+
+    assert (project.out / "results.json").read_text("utf-8") == printed
+    table = (project.out / "results.md").read_text("utf-8").splitlines()
+    assert len(table) == 2 + len(rows)
+    assert all(row["step"] in line for row, line in zip(rows, table[2:], strict=True))
+
+
+def test_the_quickstarts_engine_takes_a_batch_of_another_size(quickstart, rows):
+    project, _ = quickstart
+    artifact = Artifact.read(project.out / rows[-1]["artifact"])
+    runner = registry.create("deploy_backend", artifact.backend).load(artifact)
+    assert artifact.input_shape[0] != 5
+    random = np.random.default_rng(0)
+    images = random.standard_normal((5, *artifact.input_shape[1:]), dtype=np.float32)
+
+    logits = runner(images)
+
+    assert logits.shape == (5, 10)
+    one_by_one = np.concatenate([runner(images[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(logits, one_by_one, rtol=0, atol=1e-4 * np.abs(logits).max())
+
+
+def test_the_same_quickstart_again_prints_the_same_at_once(quickstart):
+    project, printed = quickstart
+    before = {path: path.stat().st_mtime_ns for path in (project.out / "steps").iterdir()}
+
+    again = project.micronet(*COMMAND)
+
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == printed
+    assert {path: path.stat().st_mtime_ns for path in (project.out / "steps").iterdir()} == before
+
+
+def test_a_changed_quickstart_in_the_same_folder_is_refused(quickstart):
+    project, _ = quickstart
+
+    changed = project.micronet(*COMMAND, "--set", "steps.0.train.epochs=4")
+
+    assert changed.returncode == 2
+    assert "steps.0.train.epochs was 3, is now 4" in changed.stderr
+    assert changed.stdout == ""

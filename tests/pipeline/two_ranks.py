@@ -1,0 +1,41 @@
+"""Run by torchrun on two processes: each trains and calibrates, and saves what it ends with."""
+
+import os
+import sys
+from pathlib import Path
+
+import tiny
+import torch
+from accelerate import Accelerator
+
+from micronet import registry
+from micronet.training import TrainingOptions, train
+
+out = Path(sys.argv[1])
+rank = int(os.environ["RANK"])
+accelerator = Accelerator(cpu=True)
+training_set, _ = tiny.data()
+options = TrainingOptions(
+    epochs=2,
+    lr=1e-2,
+    batch_size=32,
+    optimizer="adamw",
+    weight_decay=0.0,
+    schedule="cosine",
+    workers=0,
+    sparsity=None,
+)
+iao = registry.create("quantizer", "iao")
+minmax = registry.create("quantizer", "iao", a_observer="minmax")
+example_inputs = (torch.zeros(2, 3, 16, 16),)
+
+torch.manual_seed(0)
+model = iao.prepare(tiny.model(), example_inputs)
+train(model, training_set, options, accelerator=accelerator, seed=1)
+torch.save(model.state_dict(), out / f"trained.{rank}")
+
+torch.manual_seed(0)
+model = minmax.prepare(tiny.model(), example_inputs)
+low, high = [(0.0, 1.0), (-3.0, 5.0)][rank]
+minmax.calibrate(model, [torch.full((2, 3, 16, 16), low), torch.full((2, 3, 16, 16), high)])
+torch.save(model.state_dict(), out / f"calibrated.{rank}")
