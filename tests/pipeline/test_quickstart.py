@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+import micronet
 from micronet import registry
 from micronet.techniques import Artifact
 
@@ -121,6 +123,31 @@ def test_the_quickstarts_engine_takes_a_batch_of_another_size(quickstart, rows):
     assert logits.shape == (5, 10)
     one_by_one = np.concatenate([runner(images[i : i + 1]) for i in range(5)])
     np.testing.assert_allclose(logits, one_by_one, rtol=0, atol=1e-4 * np.abs(logits).max())
+
+
+def test_the_quickstarts_packed_model_computes_what_the_run_validated(quickstart, rows):
+    project, _ = quickstart
+
+    packed = project.micronet("pack", "out", "-o", "packed.safetensors")
+
+    assert packed.returncode == 0, packed.stderr
+    file = project.folder / "packed.safetensors"
+    fused = rows[-2]
+    assert file.stat().st_size / 1e6 == fused["size_mb"]
+    images, labels = registry.create("dataset", "digits").load()[1][:]
+    with torch.no_grad():
+        found = micronet.load_packed(file)(images).argmax(1)
+    assert float((found == labels).double().mean()) == fused["accuracy"]
+
+
+def test_a_float_run_has_nothing_to_pack(quickstart):
+    project, _ = quickstart
+
+    refused = project.micronet("pack", "out/steps/01-train.safetensors", "-o", "x.safetensors")
+
+    assert refused.returncode == 2
+    assert "no quantized model" in refused.stderr
+    assert not (project.folder / "x.safetensors").exists()
 
 
 def test_the_same_quickstart_again_prints_the_same_at_once(quickstart):
