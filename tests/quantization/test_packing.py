@@ -72,7 +72,7 @@ def test_a_packed_file_holds_the_codes_that_inference_uses(
         if isinstance(module, StoredWeight)
     }
     with safe_open(path, "numpy") as file:
-        index = json.loads(file.metadata()["micronet.packed"])
+        index = json.loads(file.metadata()["micronet.packed"])["codes"]
         assert index.keys() == stored.keys()
         for key, about in index.items():
             assert about["bits"] == bits
