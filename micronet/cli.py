@@ -187,19 +187,17 @@ def _list_plugins(
     if as_json:
         _print_json([attrs.asdict(entry) for entry in entries])
         return
-    rows = []
+    rows: dict[tuple[str, ...], list[str]] = {}
     for entry in entries:
-        remarks = [entry.error, entry.install and f"needs: {entry.install}"]
-        rows.append(
-            [
-                entry.kind or "-",
-                entry.name,
-                f"{entry.distribution} {entry.version}",
-                entry.status,
-                "\n".join(filter(None, [entry.summary, *remarks])),
-            ]
-        )
-    _print_table(["Kind", "Name", "Distribution", "Status", "Summary"], rows)
+        remarks = filter(None, [entry.error, entry.install and f"needs: {entry.install}"])
+        owner = f"{entry.distribution} {entry.version}"
+        row = (entry.kind or "-", entry.family, owner, entry.status, *remarks)
+        rows.setdefault(row, []).append(entry.summary)
+    body = [
+        [*row[:4], "\n".join(filter(None, [_all_in_one(summaries), *row[4:]]))]
+        for row, summaries in rows.items()
+    ]
+    _print_table(["Kind", "Name", "Distribution", "Status", "Summary"], body)
 
 
 @app.command("show")
@@ -302,6 +300,11 @@ def _print_results(results: Results, *, as_json: bool) -> None:
     for table in tables:
         if len(table) > 1:
             _print_table(table[0], table[1:])
+
+
+def _all_in_one(summaries: list[str]) -> str:
+    first, *others = summaries
+    return f"{len(summaries)} of them, as in: {first}" if others else first
 
 
 def _print_json(value: Any) -> None:

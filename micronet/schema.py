@@ -100,8 +100,8 @@ def _named(kind: str, description: str) -> dict[str, Any]:
 
 
 def _techniques(kind: str) -> list[tuple[list[str], dict[str, Any], list[str]]]:
-    """For each technique: the names that mean it, its options, and those it can't do without."""
-    found = []
+    """The names of techniques with the same options, these options, and those required."""
+    found: list[tuple[list[str], dict[str, Any], list[str]]] = []
     for entry in registry.list(kind):
         if entry.kind != kind:
             continue
@@ -118,7 +118,11 @@ def _techniques(kind: str) -> list[tuple[list[str], dict[str, Any], list[str]]]:
         spelled = [f"{entry.distribution}:{entry.name}"]
         if entry.error is None:
             spelled.append(entry.name)
-        found.append((spelled, properties, required))
+        alike = next((names for names, *rest in found if rest == [properties, required]), None)
+        if alike is None:
+            found.append((spelled, properties, required))
+        else:
+            alike += spelled
     return found
 
 

@@ -131,11 +131,17 @@ def train(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: Images, *, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
+def predict(
+    model: nn.Module,
+    data: Images,
+    *,
+    accelerator: Accelerator,
+    batch_size: int = _EVALUATION_BATCH,
+) -> tuple[Tensor, Tensor]:
     """A model's classes for every image, and the labels: int64 [images], on every process."""
     was_training = model.training
     model.eval()
-    loader: Any = accelerator.prepare_data_loader(DataLoader(data, _EVALUATION_BATCH))
+    loader: Any = accelerator.prepare_data_loader(DataLoader(data, batch_size))
     classes, labels = [], []
     for images, wanted in loader:
         found = model(_laid_out(images)).argmax(1)
@@ -146,9 +152,15 @@ def predict(model: nn.Module, data: Images, *, accelerator: Accelerator) -> tupl
     return torch.cat(classes), torch.cat(labels)
 
 
-def accuracy(model: nn.Module, data: Images, *, accelerator: Accelerator) -> float:
+def accuracy(
+    model: nn.Module,
+    data: Images,
+    *,
+    accelerator: Accelerator,
+    batch_size: int = _EVALUATION_BATCH,
+) -> float:
     """Fraction of images whose likeliest class is the label."""
-    classes, labels = predict(model, data, accelerator=accelerator)
+    classes, labels = predict(model, data, accelerator=accelerator, batch_size=batch_size)
     return float((classes == labels).double().mean())
 
 

@@ -102,7 +102,7 @@ def test_list_plugins_shows_a_row_for_each_technique(micronet_cli):
     done = micronet_cli("list-plugins")
     lines = [line.split() for line in done.stdout.splitlines()]
     for entry in registry.list():
-        assert any(line[:2] == [entry.kind, entry.name] for line in lines)
+        assert any(line[:2] == [entry.kind, entry.family] for line in lines)
 
 
 def test_list_plugins_of_a_kind_shows_that_kind_only(micronet_cli):

@@ -26,7 +26,7 @@ from micronet.errors import RecipeError
 from micronet.hookspecs import ENTRY_POINT_GROUP
 from micronet.options import OptionInfo, describe
 from micronet.recipe import STEPS, Prune, Quantize, Recipe, Train, own_fields, technique_field
-from micronet.registry.catalog import BUILT_IN
+from micronet.registry.catalog import BUILT_IN, Entry
 from micronet.resolution import resolve
 from micronet.techniques import KINDS
 
@@ -64,12 +64,17 @@ def _techniques() -> Iterator[str]:
     entries = [entry for entry in registry.list() if entry.distribution == BUILT_IN and entry.kind]
     for kind in KINDS:
         yield f"## {kind}\n"
+        families: dict[str, list[Entry]] = {}
         for entry in entries:
-            if entry.kind != kind:
-                continue
-            described = registry.describe(kind, entry.name)
-            yield f"### {kind} `{entry.name}`\n"
-            yield f"{entry.summary}\n"
+            if entry.kind == kind:
+                families.setdefault(entry.family, []).append(entry)
+        for family, members in families.items():
+            described = registry.describe(kind, members[0].name)
+            yield f"### {kind} `{family}`\n"
+            if len(members) == 1:
+                yield f"{members[0].summary}\n"
+            else:
+                yield f"{len(members)} names: {', '.join(f'`{m.name}`' for m in members)}.\n"
             yield from _paragraphs(described.doc)
             yield from _options(described.options)
 

@@ -16,7 +16,14 @@ from micronet.quantization.layers import (
     quantize_layer,
     quantized_layers,
 )
-from micronet.quantization.lifecycle import calibrate, fake_quantizers, freeze, in_mode, is_ready
+from micronet.quantization.lifecycle import (
+    calibrate,
+    fake_quantizers,
+    freeze,
+    hold,
+    in_mode,
+    is_ready,
+)
 from micronet.quantization.observation import ObserverModule, RangeObserver, share
 from micronet.quantization.placement import (
     place_quantizers,
@@ -41,6 +48,7 @@ __all__ = [
     "fake_quantize",
     "fake_quantizers",
     "freeze",
+    "hold",
     "in_mode",
     "is_ready",
     "layers_left_in_float",

@@ -121,10 +121,13 @@ def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
 
 
 def layers_left_in_float(model: nn.Module) -> list[str]:
-    """Names of the modules that hold a weight matrix or kernel of their own in float."""
+    """Names of the modules that hold a weight matrix, kernel or table of their own in float.
+
+    A vector, such as one scale for each channel, is none, whichever way it is shaped.
+    """
     return [
         name
         for name, module in model.named_modules()
         if not isinstance(module, QuantizedLayer)
-        and any(p.dim() > 1 for p in module.parameters(recurse=False))
+        and any(p.numel() > max(p.shape, default=1) for p in module.parameters(recurse=False))
     ]

@@ -73,6 +73,11 @@ def freeze(model: nn.Module) -> None:
         raise QuantizationError(
             f"Freezing needs a trained or calibrated model; {unready[0]!r} has seen no data yet."
         )
+    hold(model)
+
+
+def hold(model: nn.Module) -> None:
+    """Freezes a model whose grids need not be known yet, since its state is loaded afterwards."""
     for _, quantizer in fake_quantizers(model):
         quantizer.frozen = True
     for module in model.modules():

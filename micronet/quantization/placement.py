@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,26 +17,47 @@ from torch import Tensor, fx, nn
 
 from micronet.errors import QuantizationError, listed
 from micronet.quantization.fake_quantizer import FakeQuantizer
-from micronet.quantization.layers import QUANTIZED, QuantizedLayer, quantize_layer
+from micronet.quantization.layers import (
+    QUANTIZED,
+    QuantizedLayer,
+    layers_left_in_float,
+    quantize_layer,
+)
 
 ACTIVATIONS = "activation_quantizers"
 """Name of the submodule that holds them in a traced model."""
 
 _READS_INTEGERS_MODULES = (*QUANTIZED, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _READS_INTEGERS_CALLS: set[Any] = {
+    torch.cat,
+    torch.concat,
+    torch.concatenate,
+    F.avg_pool2d,
+    F.adaptive_avg_pool2d,
+}
+_READS_TWO_INTEGERS_CALLS: set[Any] = {
     operator.add,
     operator.iadd,
     torch.add,
-    torch.cat,
-    torch.concat,
-    F.avg_pool2d,
-    F.adaptive_avg_pool2d,
     "add",
     "add_",
+    operator.mul,
+    operator.imul,
+    torch.mul,
+    torch.multiply,
+    "mul",
+    "mul_",
+    operator.matmul,
+    torch.matmul,
+    torch.bmm,
+    "matmul",
+    "bmm",
 }
+"""Between two activations. With a number or a parameter they are affine steps of float layers."""
 _KEEPS_GRID_MODULES = (
     nn.MaxPool1d,
     nn.MaxPool2d,
+    nn.AdaptiveMaxPool2d,
     nn.Flatten,
     nn.Unflatten,
     nn.Identity,
@@ -44,28 +65,43 @@ _KEEPS_GRID_MODULES = (
     nn.Dropout2d,
     nn.ChannelShuffle,
     nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ZeroPad2d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
 )
-"""Operations whose outputs are some of their inputs: a quantized input leaves them quantized.
-(Dropout scales in training; in eval mode, and so in the engine, it is the identity.)"""
+"""Operations whose outputs are some of their inputs, or 0, which is on every grid: a quantized
+input leaves them quantized. (Dropout scales in training; in eval mode, and so in the engine, it is
+the identity.)"""
 _KEEPS_GRID_CALLS: set[Any] = {
+    operator.getitem,
     F.max_pool2d,
+    F.adaptive_max_pool2d,
     F.channel_shuffle,
     F.pixel_shuffle,
+    F.pixel_unshuffle,
     torch.flatten,
     torch.reshape,
     torch.transpose,
     torch.permute,
     torch.squeeze,
     torch.unsqueeze,
+    torch.roll,
     "contiguous",
     "flatten",
     "permute",
     "reshape",
+    "roll",
     "squeeze",
+    "swapaxes",
     "transpose",
     "unsqueeze",
     "view",
 }
+_SPLITS: set[Any] = {torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind"}
+"""Give a tuple of parts of their input, which `operator.getitem` takes apart."""
+_NAMED = 4
+"""Layers that a warning names before it counts the others."""
 
 
 def place_quantizers(
@@ -73,45 +109,48 @@ def place_quantizers(
     example_inputs: tuple[Tensor, ...],
     *,
     weight: Callable[[nn.Module], FakeQuantizer],
-    activation: Callable[[], FakeQuantizer] | None,
+    activation: Callable[[], FakeQuantizer],
 ) -> nn.Module:
     """A copy of a float model with fake quantizers; `model` stays as it is.
 
     Weighted layers become quantized layers under their own names. Activations are quantized in
     the traced graph; where torch.fx can't trace the model, each weighted layer quantizes its own
-    input instead, and a warning says so.
+    input instead, and a warning says so. Another warning names what keeps weights in float:
+    layers of other types, and those whose weights the model reads without calling them.
 
     Args:
         model: Float, with at least one layer of a type in `QUANTIZED`.
-        example_inputs: What its forward takes, batch first.
+        example_inputs: What its forward takes, batch first. Empty if unknown: each weighted layer
+            quantizes its own input.
         weight: Makes a layer's weight quantizer.
-        activation: Makes an activation's quantizer; `None` leaves activations in float.
+        activation: Makes an activation's quantizer.
 
     Raises:
         QuantizationError: Nothing to quantize, or already quantized.
     """
     from micronet.graph import TracingError, propagate_shapes, trace
 
+    if not example_inputs:
+        return quantize_weighted_layers(model, (), weight=weight, activation=activation)
     prepared = _copy_of_float(model)
-    layers = [module for module in prepared.modules() if type(module) in QUANTIZED]
-    inputs_in_layers = False
-    if activation is not None:
-        try:
-            traced = trace(prepared)
-            propagate_shapes(traced, example_inputs)
-            _quantize_activations(traced, activation)
-            prepared = traced
-        except TracingError as error:
-            inputs_in_layers = True
-            warnings.warn(
-                f"{error}. Each layer quantizes its own input; what lies between layers stays in "
-                f"float.",
-                stacklevel=3,
-            )
-    for layer in layers:
-        quantize_layer(
-            layer, weight(layer), activation() if activation and inputs_in_layers else None
+    try:
+        traced = trace(prepared)
+        layers = _called_layers(traced)
+        propagate_shapes(traced, example_inputs)
+        _quantize_activations(traced, activation)
+        prepared, layer_inputs = traced, False
+    except TracingError as error:
+        warnings.warn(
+            f"{error}. Each layer quantizes its own input; what lies between layers stays in "
+            f"float.",
+            stacklevel=3,
         )
+        names = weighted_layers(prepared, example_inputs)
+        layers, layer_inputs = [prepared.get_submodule(name) for name in names], True
+    _refuse_none(layers)
+    for layer in layers:
+        quantize_layer(layer, weight(layer), activation() if layer_inputs else None)
+    _warn_of_float(layers_left_in_float(prepared))
     return prepared
 
 
@@ -131,7 +170,7 @@ def quantize_weighted_layers(
 
     Args:
         model: Float, with at least one layer of a type in `QUANTIZED` that is not skipped.
-        example_inputs: What its forward takes, batch first.
+        example_inputs: What its forward takes, batch first; empty if unknown.
         weight: Makes a layer's weight quantizer; `None` leaves its weight in float.
         activation: Makes the quantizer of a layer's input; `None` leaves it in float.
         skip_first: Leaves the layer that runs first in float.
@@ -142,6 +181,7 @@ def quantize_weighted_layers(
     """
     prepared = _copy_of_float(model)
     names = weighted_layers(prepared, example_inputs)
+    _refuse_none(names)
     chosen = names[int(skip_first) : len(names) - int(skip_last)]
     if not chosen:
         raise QuantizationError(
@@ -151,6 +191,7 @@ def quantize_weighted_layers(
     for name in chosen:
         layer = prepared.get_submodule(name)
         quantize_layer(layer, weight(layer), activation() if activation else None)
+    _warn_of_float([name for name in layers_left_in_float(prepared) if name not in names])
     return prepared
 
 
@@ -165,16 +206,36 @@ def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
 def _copy_of_float(model: nn.Module) -> nn.Module:
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise QuantizationError("The model is quantized already.")
-    if not any(type(module) in QUANTIZED for module in model.modules()):
+    return copy.deepcopy(model)
+
+
+def _refuse_none(layers: Sequence[Any]) -> None:
+    if not layers:
         kinds = listed(sorted(kind.__name__ for kind in QUANTIZED))
         raise QuantizationError(f"The model has no layer that can be quantized: {kinds}.")
-    return copy.deepcopy(model)
+
+
+def _warn_of_float(names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        warnings.warn(
+            f"Weights stay in float in {listed(map(repr, names[:_NAMED]))}{more}.", stacklevel=4
+        )
+
+
+def _called_layers(traced: fx.GraphModule) -> list[nn.Module]:
+    """The layers to quantize: those that the graph calls and whose weights it does not read."""
+    nodes = traced.graph.nodes
+    read = {str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"}
+    names = [node.target for node in nodes if node.op == "call_module" and node.target not in read]
+    modules = dict.fromkeys(traced.get_submodule(name) for name in names)
+    return [module for module in modules if type(module) in QUANTIZED]
 
 
 def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQuantizer]) -> None:
     quantized: set[fx.Node] = set()
     for node in list(traced.graph.nodes):
-        if not _is(node, _READS_INTEGERS_MODULES, _READS_INTEGERS_CALLS):
+        if not _reads_integers(node):
             continue
         for operand in _tensor_operands(node):
             source = _source(operand)
@@ -191,28 +252,64 @@ def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQ
     traced.recompile()
 
 
+def _reads_integers(node: fx.Node) -> bool:
+    if _is(node, (), _READS_TWO_INTEGERS_CALLS):
+        return all(_is_activation(operand) for operand in node.args[:2])
+    return _is(node, _READS_INTEGERS_MODULES, _READS_INTEGERS_CALLS)
+
+
+def _is_activation(value: Any) -> bool:
+    return _is_float_tensor(value) and value.op != "get_attr"
+
+
 def _source(node: fx.Node) -> fx.Node:
     """The node that first has these values: back through what only moves them around."""
-    while _is(node, _KEEPS_GRID_MODULES, _KEEPS_GRID_CALLS):
-        operands = _tensor_operands(node)
-        if len(operands) != 1:
-            break
-        node = operands[0]
+    while (moved := _moved(node)) is not None:
+        node = moved
     return node
 
 
-def _is(node: fx.Node, module_types: tuple[type[nn.Module], ...], calls: set[Any]) -> bool:
-    from micronet.graph import is_float_tensor
+def _moved(node: fx.Node) -> fx.Node | None:
+    """The tensor whose values, all or some, a node gives on as they are; `None` if it does not."""
+    if not (_is(node, _KEEPS_GRID_MODULES, _KEEPS_GRID_CALLS) or _repeats(node)):
+        return None
+    operand = node.all_input_nodes[0]
+    if operand.target in _SPLITS:
+        operand = operand.all_input_nodes[0]
+    return operand if _is_float_tensor(operand) else None
 
+
+def _repeats(node: fx.Node) -> bool:
+    """Whether a node interpolates by repeating values, or pads with them or with 0."""
+    if _is(node, (nn.Upsample,), set()):
+        return str(_module(node).mode).startswith("nearest")
+    if _is(node, (), {F.interpolate}):
+        named = len(node.args) < 4  # noqa: PLR2004 (the mode comes fourth)
+        return named and str(node.kwargs.get("mode", "nearest")).startswith("nearest")
+    if _is(node, (), {F.pad}):
+        return len(node.args) < 4 and not node.kwargs.get("value")  # noqa: PLR2004 (the value too)
+    return False
+
+
+def _is(node: fx.Node, module_types: tuple[type[nn.Module], ...], calls: set[Any]) -> bool:
     if node.op == "call_module":
-        root = node.graph.owning_module
-        assert root is not None
-        return isinstance(root.get_submodule(str(node.target)), module_types)
+        return isinstance(_module(node), module_types)
     called = node.op in ("call_function", "call_method")
-    return called and node.target in calls and is_float_tensor(node)
+    return called and node.target in calls and _is_float_tensor(node)
+
+
+def _module(node: fx.Node) -> nn.Module:
+    root = node.graph.owning_module
+    assert root is not None
+    return root.get_submodule(str(node.target))
 
 
 def _tensor_operands(node: fx.Node) -> list[fx.Node]:
-    from micronet.graph import is_float_tensor
+    return [operand for operand in node.all_input_nodes if _is_float_tensor(operand)]
 
-    return [operand for operand in node.all_input_nodes if is_float_tensor(operand)]
+
+def _is_float_tensor(value: Any) -> bool:
+    """Whether a value in the graph is the result of a node that gives one float tensor."""
+    meta = value.meta.get("tensor_meta") if isinstance(value, fx.Node) else None
+    dtype = getattr(meta, "dtype", None)
+    return isinstance(dtype, torch.dtype) and dtype.is_floating_point

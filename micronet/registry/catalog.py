@@ -45,6 +45,17 @@ class Entry:
     error: str | None = None
     install: str | None = None
 
+    @property
+    def family(self) -> str:
+        """The name, or `torchvision/*` for all names that begin with `torchvision/`."""
+        return family(self.name)
+
+
+def family(name: str) -> str:
+    """What stands for a name where there is no room for each of its kind; see `Entry.family`."""
+    prefix, slash, _ = name.partition("/")
+    return f"{prefix}/*" if slash else name
+
 
 @attrs.frozen
 class Description:
@@ -186,7 +197,8 @@ class Catalog:
 
     def _unknown(self, kind: str, name: str) -> PluginError:
         names = [technique.name for p in self.plugins for technique in p.techniques.get(kind, ())]
-        message = f"There is no {kind} {name!r}.{nearest(name, names)} Installed: {listed(names)}."
+        shown = listed(dict.fromkeys(family(known) for known in names))
+        message = f"There is no {kind} {name!r}.{nearest(name, names)} Installed: {shown}."
         lost = [plugin for plugin in self.plugins if plugin.status != "ok"]
         for plugin in lost:
             told = "is blocked" if plugin.status == "blocked" else f"failed: {plugin.error}"

@@ -30,7 +30,8 @@ class Quantizer(ABC):
 
         Args:
             model: A float model.
-            example_inputs: What its forward takes, batch first.
+            example_inputs: What its forward takes, batch first. Empty if unknown: the model is
+                not traced, and what lies between its weighted layers stays in float.
         """
 
     def calibrate(self, model: nn.Module, batches: Iterable[Tensor]) -> None:

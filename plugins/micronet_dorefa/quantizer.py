@@ -15,6 +15,8 @@ from micronet.techniques import Quantizer
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from micronet.quantization import FakeQuantizer
+
 _FLOAT_BITS, _MOST_BITS = 32, 16
 
 
@@ -39,17 +41,26 @@ class DoReFa(Quantizer):
 
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         from micronet.quantization import quantize_weighted_layers
-        from micronet_dorefa.fake_quantizers import DoReFaActivation, DoReFaWeight
-
-        def weight(_layer: nn.Module) -> DoReFaWeight | None:
-            return DoReFaWeight(self.w_bits) if self.w_bits < _FLOAT_BITS else None
-
-        def activation() -> DoReFaActivation | None:
-            return DoReFaActivation(self.a_bits) if self.a_bits < _FLOAT_BITS else None
 
         return quantize_weighted_layers(
-            model, example_inputs, weight=weight, activation=activation, skip_first=True
+            model,
+            example_inputs,
+            weight=self.weight_quantizer,
+            activation=self.activation_quantizer,
+            skip_first=True,
         )
+
+    def weight_quantizer(self, _layer: nn.Module) -> FakeQuantizer | None:
+        """For a layer's weight; `None` leaves it in float."""
+        from micronet_dorefa.fake_quantizers import DoReFaWeight
+
+        return DoReFaWeight(self.w_bits) if self.w_bits < _FLOAT_BITS else None
+
+    def activation_quantizer(self) -> FakeQuantizer | None:
+        """For a layer's input; `None` leaves it in float."""
+        from micronet_dorefa.fake_quantizers import DoReFaActivation
+
+        return DoReFaActivation(self.a_bits) if self.a_bits < _FLOAT_BITS else None
 
 
 def _check_bits(name: str, bits: Any) -> None:

@@ -47,7 +47,8 @@ class BinaryWeight(_FewValues):
     """Codes sign(w), alpha = mean |w| (Rastegari et al. 2016, equation 6).
 
     In training the weight itself is centred over its input channels and clamped to [-1, 1] before
-    each use, so that both signs stay in balance and no weight runs away from its sign.
+    each use, so that both signs stay in balance and no weight runs away from its sign. (One input
+    channel, as in a depthwise convolution, has no others to be in balance with.)
     """
 
     def __init__(self, axis: int) -> None:
@@ -58,7 +59,9 @@ class BinaryWeight(_FewValues):
     def observe(self, x: Tensor) -> None:
         if self.centred:
             inputs = 1 if self.axis == 0 else 0
-            x.sub_(x.mean(inputs, keepdim=True)).clamp_(-1, 1)
+            if x.shape[inputs] > 1:
+                x.sub_(x.mean(inputs, keepdim=True))
+            x.clamp_(-1, 1)
 
     def codes_and_alpha(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return _sign(x), x.abs().mean(_others(x, self.axis), keepdim=True)

@@ -52,12 +52,13 @@ class WbWtAb(Quantizer):
         return quantize_weighted_layers(
             prepared,
             example_inputs,
-            weight=self._weight_quantizer,
+            weight=self.weight_quantizer,
             skip_first=skip,
             skip_last=skip,
         )
 
-    def _weight_quantizer(self, layer: nn.Module) -> FakeQuantizer | None:
+    def weight_quantizer(self, layer: nn.Module) -> FakeQuantizer | None:
+        """For a layer's weight; `None` leaves it in float."""
         from micronet.quantization import output_axis
         from micronet_wbwtab.fake_quantizers import BinaryWeight, TernaryWeight
 
@@ -67,3 +68,9 @@ class WbWtAb(Quantizer):
         quantizer = kind(output_axis(layer))
         quantizer.observe(layer.weight.detach())  # type: ignore[operator]
         return quantizer
+
+    def activation_quantizer(self) -> FakeQuantizer | None:
+        """For the place of a ReLU; `None` leaves the ReLU there."""
+        from micronet_wbwtab.fake_quantizers import BinaryActivation
+
+        return BinaryActivation() if self.activations == "binary" else None

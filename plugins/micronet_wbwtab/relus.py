@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 from torch import Tensor, nn
 
@@ -16,20 +17,27 @@ _RELUS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.SiLU)
 def replace_relus(model: nn.Module, example_inputs: tuple[Tensor, ...], *, last: bool) -> nn.Module:
     """The model with signs for the ReLUs that run between its first and its last weighted layer.
 
-    Functional relu counts where torch.fx can trace the model.
+    Functional relu counts where torch.fx can trace the model and its inputs are known.
 
     Args:
         model: A float model, changed in place or returned as a traced one.
-        example_inputs: What its forward takes.
+        example_inputs: What its forward takes; empty if unknown.
         last: Also those after the last weighted layer.
     """
-    with contextlib.suppress(TracingError):  # modules can be replaced all the same
-        model = trace(model)
+    if example_inputs:
+        with contextlib.suppress(TracingError):  # modules can be replaced all the same
+            model = trace(model)
     order = execution_order(model, example_inputs)
     weighted = weighted_layers(model, example_inputs)
     start = order.index(weighted[0]) + 1
     end = len(order) if last else order.index(weighted[-1])
-    for name in order[start:end]:
-        if isinstance(model.get_submodule(name), _RELUS):
-            model.set_submodule(name, BinaryActivation())
+    relus = [name for name in order[start:end] if isinstance(model.get_submodule(name), _RELUS)]
+    for name in relus:
+        model.set_submodule(name, BinaryActivation())
+    if not (relus or example_inputs):
+        warnings.warn(
+            f"{type(model).__name__} has no ReLU module between its first and its last layer, so "
+            f"activations stay in float. With example inputs functional ones count too.",
+            stacklevel=3,
+        )
     return model

@@ -3,6 +3,29 @@
 from micronet.hookspecs import hookimpl
 from micronet.techniques import Technique
 
+_RESNETS = {18: 11.2, 34: 21.3, 50: 23.5, 101: 42.5, 152: 58.2}
+"""Depths, and their parameters in millions with ten classes."""
+
+TORCHVISION_MODELS = (
+    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny",
+    "densenet121", "densenet161", "densenet169", "densenet201", "efficientnet_b0",
+    "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+    "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l",
+    "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "inception_v3", "maxvit_t",
+    "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "mobilenet_v2",
+    "mobilenet_v3_large", "mobilenet_v3_small", "regnet_x_16gf", "regnet_x_1_6gf",
+    "regnet_x_32gf", "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf", "regnet_x_8gf",
+    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf", "regnet_y_3_2gf",
+    "regnet_y_400mf", "regnet_y_800mf", "regnet_y_8gf", "resnet101", "resnet152", "resnet18",
+    "resnet34", "resnet50", "resnext101_32x8d", "resnext101_64x4d", "resnext50_32x4d",
+    "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
+    "squeezenet1_0", "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s",
+    "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19",
+    "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2",
+    "wide_resnet50_2",
+)  # fmt: skip
+"""Names of torchvision's classification models; listing them needs no torchvision."""
+
 
 @hookimpl
 def micronet_models() -> list[Technique]:
@@ -16,6 +39,22 @@ def micronet_models() -> list[Technique]:
             "nin_gc",
             "Network in network with group convolutions and channel shuffle, 0.59 million.",
             "micronet_zoo.models:NINGC",
+        ),
+        *(
+            Technique(
+                f"resnet{depth}",
+                f"Residual network of {depth} layers for 32x32 images, {parameters} million.",
+                f"micronet_zoo.models:ResNet{depth}",
+            )
+            for depth, parameters in _RESNETS.items()
+        ),
+        *(
+            Technique(
+                f"torchvision/{name}",
+                f"torchvision's {name}, with fresh or trained weights.",
+                f"micronet_zoo.torchvision_models:{name}",
+            )
+            for name in TORCHVISION_MODELS
         ),
     ]
 

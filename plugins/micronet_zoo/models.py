@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
@@ -55,6 +55,47 @@ class NINGC(Model):
                         "cfg",
                     )
         return NINGCModule(self.cfg, self.num_classes)
+
+
+@attrs.frozen(kw_only=True)
+class ResNet(Model):
+    """Residual network (He et al. 2016) for 3x32x32 images: a 3x3 stem, no pooling after it."""
+
+    bottlenecks: ClassVar[bool]
+    blocks: ClassVar[tuple[int, ...]]
+
+    num_classes: int = option(10, ge=1, doc="Classes to tell apart.")
+
+    def build(self) -> nn.Module:
+        from micronet_zoo.resnet import BasicBlock, Bottleneck, ResNetModule
+
+        block = Bottleneck if self.bottlenecks else BasicBlock
+        return ResNetModule(block, self.blocks, self.num_classes)
+
+
+class ResNet18(ResNet):
+    __doc__ = ResNet.__doc__
+    bottlenecks, blocks = False, (2, 2, 2, 2)
+
+
+class ResNet34(ResNet):
+    __doc__ = ResNet.__doc__
+    bottlenecks, blocks = False, (3, 4, 6, 3)
+
+
+class ResNet50(ResNet):
+    __doc__ = ResNet.__doc__
+    bottlenecks, blocks = True, (3, 4, 6, 3)
+
+
+class ResNet101(ResNet):
+    __doc__ = ResNet.__doc__
+    bottlenecks, blocks = True, (3, 4, 23, 3)
+
+
+class ResNet152(ResNet):
+    __doc__ = ResNet.__doc__
+    bottlenecks, blocks = True, (3, 8, 36, 3)
 
 
 def _check_cfg(cfg: tuple[int, ...]) -> None:
