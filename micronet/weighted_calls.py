@@ -72,7 +72,7 @@ def make_layers_of_calls(traced: fx.GraphModule) -> None:
 def _layer(call: WeightedCall, owner: nn.Module) -> nn.Module:
     weight, bias = owner.weight, getattr(owner, "bias", None)
     assert isinstance(weight, nn.Parameter)
-    has_bias = isinstance(bias, nn.Parameter)
+    assert bias is None or isinstance(bias, nn.Parameter)
     options = {k: v for k, v in call.arguments.items() if k != "input"}
     build: Callable[..., nn.Module]
     if call.node.target is F.linear:
@@ -81,9 +81,9 @@ def _layer(call: WeightedCall, owner: nn.Module) -> nn.Module:
         build = _CONVOLUTIONS[call.node.target]
         sizes = (weight.shape[1] * options.get("groups", 1), weight.shape[0])
         options["kernel_size"] = tuple(weight.shape[2:])
-    layer = build(*sizes, bias=has_bias, device="meta", **options)
+    layer = build(*sizes, bias=bias is not None, device="meta", **options)
     layer.weight = weight
-    if has_bias:
+    if bias is not None:
         layer.bias = bias
     return layer
 
