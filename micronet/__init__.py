@@ -12,13 +12,23 @@ if TYPE_CHECKING:
     from micronet.pipeline import run as run
     from micronet.recipe import Recipe as Recipe
 
-__all__ = ["Recipe", "__version__", "load_packed", "registry", "run"]
+__all__ = [
+    "Recipe",
+    "__version__",
+    "load_packed",
+    "quant_test_auto",
+    "quant_test_manual",
+    "registry",
+    "run",
+]
 
 _LAZY = {
     "registry": ("micronet.registry", None),
     "Recipe": ("micronet.recipe", "Recipe"),
     "load_packed": ("micronet.pipeline", "load_packed"),
     "run": ("micronet.pipeline", "run"),
+    "quant_test_manual": ("micronet.compression.quantization.lenet", "quant_test_manual"),
+    "quant_test_auto": ("micronet.compression.quantization.lenet", "quant_test_auto"),
 }
 
 

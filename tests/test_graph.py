@@ -123,6 +123,58 @@ def test_a_model_that_differs_between_training_and_evaluation_is_refused():
         trace(model)
 
 
+class WithAuxiliaryHead(nn.Module):
+    """In train mode a tuple of logits and a second branch's, in eval mode the logits alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.aux, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        aux = F.dropout(F.relu(self.aux(x)), 0.5, self.training) if self.training else None
+        x = self.head(x)
+        return (x, aux) if self.training else x
+
+
+def test_outputs_of_train_mode_alone_stay_outputs_of_train_mode():
+    model = WithAuxiliaryHead()
+    traced = trace(model)
+    logits, aux = traced.train()(X)
+    assert torch.equal(logits, model(X)[0])
+    assert (aux == 0).any()
+    assert torch.equal(traced.eval()(X), model.eval()(X))
+    assert torch.equal(copy.deepcopy(traced).eval()(X), model(X))
+    assert traced.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(trace(traced).eval()(X), model(X))
+
+
+def test_any_calls_training_argument_goes_on_following_the_mode():
+    traced = trace(Net(lambda net, x: F.rrelu(x, training=net.training)))
+    assert torch.equal(traced.eval()(X), F.rrelu(X, training=False))
+    assert not torch.equal(traced.train()(X), traced(X))
+
+
+class WithBuffers(nn.Module):
+    """Picks channels by a buffer that is not saved, and adds a tensor made on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.tensor([2, 0, 1]), persistent=False)
+
+    def forward(self, x):
+        return x[:, self.order] + torch.arange(8.0)
+
+
+def test_buffers_and_constants_leave_neither_the_model_nor_its_state_changed():
+    model = WithBuffers()
+    attributes = set(vars(model))
+    traced = trace(model)
+    assert torch.equal(traced(X), model(X))
+    assert set(vars(model)) == attributes
+    assert traced.state_dict().keys() == model.state_dict().keys()
+
+
 @pytest.mark.parametrize("function", [trace, conv_bn_pairs])
 def test_a_model_that_depends_on_values_is_refused_by_name(function):
     model = Net(lambda net, x: net.conv(x) if x.sum() > 0 else x).train()

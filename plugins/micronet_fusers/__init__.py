@@ -11,5 +11,10 @@ def micronet_fusers() -> list[Technique]:
             "bn",
             "Batch norms folded into the convolution or linear layer before them.",
             "micronet_fusers.bn:BatchNormFuser",
-        )
+        ),
+        Technique(
+            "binary_bn",
+            "Batch norms before a sign, turned into a bias of the layer before them.",
+            "micronet_fusers.binary_bn:BinaryBatchNormFuser",
+        ),
     ]

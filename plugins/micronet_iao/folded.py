@@ -101,7 +101,8 @@ def observe_batch_variance(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None
     It costs a second convolution, which folding with running statistics does not need.
     """
     quantizer = layer.weight_quantizer
-    assert isinstance(quantizer, FoldedWeightQuantizer)
+    if not isinstance(quantizer, FoldedWeightQuantizer):  # the weight is integers by now
+        return
     if not layer.training or quantizer.frozen or quantizer.factor is None:
         quantizer.batch_variance = None
         return

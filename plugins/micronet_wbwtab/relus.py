@@ -29,6 +29,8 @@ def replace_relus(model: nn.Module, example_inputs: tuple[Tensor, ...], *, last:
             model = trace(model)
     order = execution_order(model, example_inputs)
     weighted = weighted_layers(model, example_inputs)
+    if not weighted:
+        return model
     start = order.index(weighted[0]) + 1
     end = len(order) if last else order.index(weighted[-1])
     relus = [name for name in order[start:end] if isinstance(model.get_submodule(name), _RELUS)]

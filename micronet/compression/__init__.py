@@ -1,0 +1,1 @@
+"""The classic API: paths, names, flags and files as they were, translated to the registry."""

@@ -1,0 +1,1 @@
+"""A trained network with quantized values for weights."""

@@ -1,0 +1,1 @@
+"""Integer-arithmetic-only quantization."""
