@@ -3,17 +3,13 @@
 import pytest
 import torch
 
-from micronet.compression.quantization.wbwtab import quantize as wbwtab
 from micronet.compression.quantization.wqaq.iao import quantize as iao
+from micronet.models import nin_gc
 
 DIGITS = ("--dataset", "digits", "--cpu")
 NIN, NIN_GC = "../pruning/models_save/nin.pth", "../pruning/models_save/nin_gc.pth"
 FUSED = "quant_bn_fused_model_inference.pth"
 INT8 = ("--lr", 0.002, "--w_bits", 8, "--a_bits", 8)
-
-
-def inference_folder(folder, name):
-    return folder(f"{name}/bn_fuse")
 
 
 def percentage(out):
@@ -32,7 +28,7 @@ def test_wbwtab_trains_fuses_and_measures(folder, floats, w, a, model_type, sour
     )
     trained = here.saved(f"{name}.pth")
     assert trained.quantizer["weights"] == {2: "binary", 3: "ternary"}[w]
-    bn_fuse = inference_folder(folder, "wbwtab")
+    bn_fuse = folder("wbwtab/bn_fuse")
     command = "quantization.wbwtab.bn_fuse"
     done = bn_fuse.run(f"{command}.bn_fuse", "--model_type", model_type, "--prune_quant", *values)
     assert done.code == 0, done.err
@@ -71,13 +67,13 @@ def test_dorefa_trains_and_its_quantized_weights_measure_the_same(folder, floats
     ],
     ids=lambda flags: "".join(str(flag).removeprefix("--") for flag in flags),
 )
-def test_iao_trains_fuses_and_measures(tmp_path_factory, folder, floats, flags):
+def test_iao_trains_fuses_and_measures(folder, floats, flags):
     name = "iao" + "".join(str(flag) for flag in flags)
     here = folder(name)
     here.trains("quantization.wqaq.iao.main", *INT8, *flags, "--refine", NIN)
     file = "nin_bn_fused.pth" if "--bn_fuse" in flags else "nin.pth"
     assert [path.name for path in (here.path / "models_save").iterdir()] == [file]
-    bn_fuse = inference_folder(folder, name)
+    bn_fuse = folder(f"{name}/bn_fuse")
     grid = [flag for flag in flags if not str(flag).startswith("--bn_fuse")]
     command = "quantization.wqaq.iao.bn_fuse"
     done = bn_fuse.run(f"{command}.bn_fuse", "--model_type", 0, "--w_bits", 8, "--a_bits", 8, *grid)
@@ -152,7 +148,7 @@ def test_a_users_program_loads_what_the_command_wrote(calibrated, floats):
         (["--refine", "../ptq/models_save/nin_bn_fused.pth"], "quantized already"),
         (
             ["--resume", "../ptq/models_save/nin_bn_fused.pth", "--q_type", 1],
-            "quantized with a_symmetric True, and the command line says False",
+            "quantized with w_symmetric True, and the command line says False",
         ),
         (["--w_bits", 1], "w_bits must be between 2 and 16"),
         (["--q_type", 3], "argument --q_type: invalid choice"),
@@ -195,15 +191,8 @@ def test_an_empty_list_of_files_is_no_state(folder):
 def test_bare_float_weights_are_a_start_too(folder, floats):
     here = folder("bare")
     here.path.mkdir()
-    full = wbwtab_source()
-    torch.save(full.state_dict(), here.path / "bare.pth")
+    torch.save(nin_gc.Net().state_dict(), here.path / "bare.pth")
     done = here.trains(
         "quantization.wbwtab.main", "--model_type", 1, "--refine", "bare.pth", epochs=0
     )
     assert "models_save/nin_gc.pth is written" in done.out
-
-
-def wbwtab_source():
-    from micronet.models import nin_gc
-
-    return nin_gc.Net()

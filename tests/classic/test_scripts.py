@@ -1,5 +1,6 @@
 """The commands as files run from their own folders, and on several cards."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -62,8 +63,6 @@ def four_cards(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
 
     def visible():
-        import os
-
         named = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
         return sum(int(card) < 4 for card in named)
 
