@@ -221,6 +221,8 @@ def execution_order(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
 
 
 def _order_without_inputs(model: nn.Module) -> list[str]:
+    if not any(model.children()):
+        return [""]
     try:
         nodes = _traced(model).nodes
     except TracingError:

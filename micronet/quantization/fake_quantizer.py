@@ -133,11 +133,8 @@ class AffineFakeQuantizer(FakeQuantizer):
             self.observer.restart()
         self.observer(x)
         scale, zero_point = self.grid.scale_and_zero_point(*self.observer.range())
-        if self.scale.shape != scale.shape:
-            self.scale, self.zero_point = scale, zero_point
-        else:
-            self.scale.copy_(scale)
-            self.zero_point.copy_(zero_point)
+        # New tensors: where a module runs twice in a step, the first one's gradient needs its own.
+        self.scale, self.zero_point = scale, zero_point
         self._ready = True
 
     @torch.no_grad()

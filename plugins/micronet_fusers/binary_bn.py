@@ -80,7 +80,7 @@ def _same_sign(bn: _BatchNorm) -> _BatchNorm:
     same = nn.BatchNorm1d(bn.num_features, eps=0.0).to(mean)
     assert same.running_mean is not None
     with torch.no_grad():
-        scaled = beta * (torch.sqrt(variance + bn.eps) / gamma.abs())
+        scaled = beta * torch.sqrt(variance + bn.eps) / gamma.abs()
         same.weight.copy_(gamma.sign())
         same.bias.copy_(torch.where(gamma == 0, beta, scaled))
         same.running_mean.copy_(mean)

@@ -119,7 +119,8 @@ def train(
         technique.calibrate(model, session.batches(arguments.batch_size, arguments.ptq_batch))
         found = session.accuracy(model)
         session.say(f"calibrated: accuracy {found:.2%}")
-        save(found)
+        if session.accelerator.is_main_process:
+            save(found)
     else:
         session.train(model, save, optimizer="adamw")
     session.say(f"{path} is written")
