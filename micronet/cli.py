@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import attrs
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from micronet.errors import MicronetError
+from micronet.errors import MicronetError, nearest
+from micronet.tables import print_table, print_tables_that_fit
 
 if TYPE_CHECKING:
     from micronet.pipeline import Results
@@ -51,7 +49,9 @@ def _version(*, wanted: bool) -> None:
 
 
 def _plugins(values: list[str] | None) -> list[str]:
-    from micronet.registry.discovery import BLOCK_VARIABLE
+    from packaging.utils import canonicalize_name
+
+    from micronet.registry.discovery import BLOCK_VARIABLE, declared
 
     blocked = []
     for value in values or []:
@@ -61,6 +61,14 @@ def _plugins(values: list[str] | None) -> list[str]:
         blocked.append(name)
     if blocked:
         os.environ[BLOCK_VARIABLE] = ",".join([os.environ.get(BLOCK_VARIABLE, ""), *blocked])
+        known = declared()
+        for name in blocked:
+            if canonicalize_name(name) not in map(canonicalize_name, known):
+                print(
+                    f"micronet: -p no:{name} blocks nothing: no plugin or distribution has that "
+                    f"name.{nearest(name, known)}",
+                    file=sys.stderr,
+                )
     return blocked
 
 
@@ -114,11 +122,16 @@ def _run(
     resolved = resolve(loaded, source)
     if gpu_id is not None:
         _choose_gpus(gpu_id)
+    first = int(os.environ.get("RANK", "0")) == 0
+    out = out or Path("runs") / Path(recipe).stem
+    if first:
+        print(f"{recipe}: {_counted(len(loaded.steps), 'step')}, in {out}", file=sys.stderr)
     from micronet import pipeline
 
-    results = pipeline.run(resolved, out or Path("runs") / Path(recipe).stem, fresh=fresh, cpu=cpu)
-    if int(os.environ.get("RANK", "0")) == 0:
+    results = pipeline.run(resolved, out, fresh=fresh, cpu=cpu)
+    if first:
         _print_results(results, as_json=as_json)
+        print(f"The table, checkpoints and engines are in {out}.", file=sys.stderr)
 
 
 @app.command("pack")
@@ -134,6 +147,8 @@ def _pack(
     from micronet.files import write_bytes
     from micronet.pipeline.folder import packed_file
 
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"--out {out}: the file's name must end in .safetensors.")
     packed = packed_file(run).read_bytes()
     write_bytes(out, packed)
     if as_json:
@@ -163,7 +178,7 @@ def _recipes(*, as_json: Annotated[bool, _JSON] = False) -> None:
     if as_json:
         _print_json([{"name": name, "summary": summary} for name, summary in recipes.items()])
     else:
-        _print_table(["Recipe", "What it does"], [list(pair) for pair in recipes.items()])
+        print_table(["Recipe", "What it does"], [list(pair) for pair in recipes.items()])
 
 
 @app.command("schema")
@@ -197,7 +212,7 @@ def _list_plugins(
         [*row[:4], "\n".join(filter(None, [_all_in_one(summaries), *row[4:]]))]
         for row, summaries in rows.items()
     ]
-    _print_table(["Kind", "Name", "Distribution", "Status", "Summary"], body)
+    print_table(["Kind", "Name", "Distribution", "Status", "Summary"], body)
 
 
 @app.command("show")
@@ -226,7 +241,7 @@ def _show(
         ]
         for option in description.options
     ]
-    _print_table(["Option", "Type", "Default", "Range", "Meaning"], rows)
+    print_table(["Option", "Type", "Default", "Range", "Meaning"], rows)
 
 
 def main() -> NoReturn:
@@ -294,12 +309,17 @@ def _print_results(results: Results, *, as_json: bool) -> None:
     if as_json:
         print(results.to_json(), end="")
         return
-    tables = [results.cells()]
-    if _width(tables[0]) > Console().width:
-        tables = [results.cells(engines=False), results.cells(steps=False)]
-    for table in tables:
-        if len(table) > 1:
-            _print_table(table[0], table[1:])
+    print_tables_that_fit(
+        [results.cells()],
+        [results.cells(engines=False), results.cells(steps=False)],
+        [results.cells(engines=False, types=False), results.cells(steps=False, types=False)],
+    )
+    for note in results.notes:
+        print(note)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _all_in_one(summaries: list[str]) -> str:
@@ -309,23 +329,3 @@ def _all_in_one(summaries: list[str]) -> str:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
-
-
-def _print_table(header: list[str], body: list[list[str]]) -> None:
-    """A table on stdout; where no terminal limits it, every row is one line."""
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = _width([header, *body])
-    console.print(_table([header, *body]))
-
-
-def _table(cells: list[list[str]]) -> Table:
-    header, *body = cells
-    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in body:
-        table.add_row(*row)
-    return table
-
-
-def _width(cells: list[list[str]]) -> int:
-    return Console(width=10_000).measure(_table(cells)).maximum

@@ -67,3 +67,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def listed(names: Iterable[str]) -> str:
     """The names in a row for a sentence: `a, b, c`, or `none`."""
     return ", ".join(names) or "none"
+
+
+def said_by(error: BaseException) -> str:
+    """Another's error as the tail of a sentence: its type, and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

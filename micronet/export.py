@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
+from micronet.example_inputs import check_example_inputs
 from micronet.quantization.convert import StoredWeight, convert
 from micronet.quantization.qdq import OPSET
 
@@ -44,6 +45,7 @@ def export_onnx(
         OptionError: Another dimension than those.
         DeployError: torch.export or the ONNX exporter can't take the model.
     """
+    check_example_inputs(example_inputs)
     for name in dynamic:
         if name not in _DIMENSIONS:
             raise OptionError(

@@ -15,6 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.errors import MicronetError
+from micronet.example_inputs import check_example_inputs
 from micronet.modes import evaluating, modes_kept
 from micronet.quantization.fake_quantizer import FakeQuantizer
 from micronet.quantization.layers import QuantizedLayer
@@ -160,6 +161,7 @@ def conv_bn_pairs(
     Raises:
         TracingError: As `trace`.
     """
+    check_example_inputs(example_inputs)
     graph = _traced(model) if not isinstance(model, fx.GraphModule) else model.graph
     modules = dict(model.named_modules())
     ranks = _output_ranks(model, example_inputs)

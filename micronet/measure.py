@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +23,7 @@ from micronet.quantization import (
 )
 
 FLOAT_BITS = 32
+_UNSTEADY = 1.5
 
 
 def gflops(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
@@ -57,8 +59,22 @@ def activation_bits(model: nn.Module) -> float:
     return counts.most_common(1)[0][0] if counts else FLOAT_BITS
 
 
-def latency_ms(calls: Sequence[Callable[[], object]], *, rounds: int = 50) -> list[float]:
-    """Median milliseconds of each call.
+@attrs.frozen
+class Latency:
+    """Milliseconds of one call: the median of many, and the middle half of them."""
+
+    median: float
+    quartiles: tuple[float, float]
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether other work on the machine got in the way: the middle half is far apart."""
+        low, high = self.quartiles
+        return high > _UNSTEADY * low
+
+
+def latencies(calls: Sequence[Callable[[], object]], *, rounds: int = 50) -> list[Latency]:
+    """The latency of each call.
 
     The calls take turns, so that what else the machine does meets all of them alike.
     """
@@ -71,4 +87,5 @@ def latency_ms(calls: Sequence[Callable[[], object]], *, rounds: int = 50) -> li
             start = time.perf_counter()
             call()
             taken.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(taken) for taken in times]
+    quarters = [statistics.quantiles(taken, n=4) for taken in times]
+    return [Latency(median, (low, high)) for low, median, high in quarters]

@@ -115,7 +115,12 @@ def build(cls: Callable[..., T], values: Mapping[str, Any], *, owner: str | None
     for info in infos:
         if info.required and info.name not in values:
             raise OptionError(f"{owner or 'this'} needs the option {info.name!r}.", info.name)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except OptionError as error:
+        if owner is None:
+            raise
+        raise OptionError(f"{owner}: {error}", error.option) from error
 
 
 def describe(cls: Any) -> list[OptionInfo]:

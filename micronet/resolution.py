@@ -13,7 +13,15 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 
 from micronet import registry
-from micronet.errors import DataError, MicronetError, OptionError, PluginError, RecipeError, nearest
+from micronet.errors import (
+    DataError,
+    MicronetError,
+    OptionError,
+    PluginError,
+    RecipeError,
+    nearest,
+    said_by,
+)
 from micronet.options import build
 from micronet.recipe import (
     Calibrate,
@@ -48,6 +56,8 @@ class Resolved:
         load_data: Gives (training set, test set).
         techniques: For each step, the instance of its technique, if it names one.
         weights: The file to start from.
+        code: The user's own files that the model and the data come from, by the recipe's name
+            for them.
     """
 
     recipe: Recipe
@@ -55,6 +65,7 @@ class Resolved:
     load_data: Callable[[], tuple[TorchDataset[Any], TorchDataset[Any]]]
     techniques: tuple[Any, ...]
     weights: Path | None
+    code: Mapping[str, Path] = attrs.field(factory=dict)
 
 
 def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
@@ -90,7 +101,12 @@ def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
             for step, technique in zip(recipe.steps, techniques, strict=True)
         ],
     )
-    return Resolved(written_out, build_model, load_data, techniques, weights)
+    code = {
+        named.name: file
+        for named, function in ((recipe.model, build_model), (recipe.data, load_data))
+        if (file := getattr(function, "file", None)) is not None
+    }
+    return Resolved(written_out, build_model, load_data, techniques, weights, code)
 
 
 def resolve_structure(recipe: Recipe) -> Resolved:
@@ -159,15 +175,29 @@ def _source_of(
     except ValueError:  # a callable in C may not tell its signature
         pass
 
-    def call() -> Any:
+    return None, _OwnCallable(named, function)
+
+
+@attrs.frozen
+class _OwnCallable:
+    """The user's own callable, with the options that the recipe gives it."""
+
+    named: Named
+    function: Callable[..., Any]
+
+    def __call__(self) -> Any:
         try:
-            return function(**named.options)
+            return self.function(**self.named.options)
         except MicronetError:
             raise
         except Exception as error:  # the user's code may raise anything
-            raise DataError(f"{named.name} fails: {type(error).__name__}: {error}.") from error
+            raise DataError(f"{self.named.name} fails: {said_by(error)}.") from error
 
-    return None, call
+    @property
+    def file(self) -> Path | None:
+        """Where its module lies."""
+        file = sys.modules[self.named.name.partition(":")[0]].__file__
+        return None if file is None else Path(file)
 
 
 def _is_distribution(kind: str, name: str) -> bool:
@@ -244,6 +274,7 @@ def _check_order(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> 
 _NEEDS_DATA = (
     "needs a train or calibrate step after quantize: the quantizers have seen no data yet."
 )
+_NOTHING_TO_CALIBRATE = "calibrate has nothing to do: this quantizer's grids need no data."
 _FREEZE_NEEDS = (
     "freeze needs a quantize step before it, and after that a train or calibrate step that gives "
     "the observers data."
@@ -256,23 +287,34 @@ class _Stage:
 
     Args:
         quantized: A quantizer has prepared it.
+        needs_data: That quantizer's observers learn from data.
         ready: Its quantizers, if any, have seen data.
-        fused: Its batch norms may be gone.
+        fused: What has fused it.
     """
 
     quantized: bool = False
+    needs_data: bool = False
     ready: bool = True
-    fused: bool = False
+    fused: frozenset[str] = frozenset()
 
     def why_not(self, step: Step) -> str | None:
         """Why a step makes no sense now, `None` if it does."""
         reasons: dict[type[Any], tuple[tuple[bool, str], ...]] = {
             Prune: (
                 (self.quantized, "prune must come before quantize: grids fit the channels seen."),
-                (self.fused, "prune must come before fuse: it looks at batch norms."),
+                (bool(self.fused), "prune must come before fuse: it looks at batch norms."),
             ),
             Quantize: ((self.quantized, "the model is quantized already."),),
-            Calibrate: ((not self.quantized, "calibrate needs a quantize step before it."),),
+            Calibrate: (
+                (not self.quantized, "calibrate needs a quantize step before it."),
+                (self.ready and not self.needs_data, _NOTHING_TO_CALIBRATE),
+            ),
+            Fuse: (
+                (
+                    isinstance(step, Fuse) and step.fuser in self.fused,
+                    "that fuser has fused the model already.",
+                ),
+            ),
             Freeze: ((not (self.quantized and self.ready), _FREEZE_NEEDS),),
             Evaluate: ((not self.ready, f"evaluate {_NEEDS_DATA}"),),
             Deploy: ((not self.ready, f"deploy {_NEEDS_DATA}"),),
@@ -283,11 +325,12 @@ class _Stage:
         """The stage after a step."""
         if isinstance(step, Quantize):
             assert isinstance(technique, Quantizer)
-            self.quantized, self.ready = True, not technique.needs_data
+            self.quantized, self.needs_data = True, technique.needs_data
+            self.ready = not technique.needs_data
         elif isinstance(step, (Train, Calibrate)):
             self.ready = True
         elif isinstance(step, Fuse):
-            self.fused = True
+            self.fused |= {step.fuser}
 
 
 def _with_options(step: Any, technique: Any) -> Step:

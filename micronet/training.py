@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import DataLoader, Dataset
 
-from micronet.errors import RunError
+from micronet.errors import DataError, MicronetError, RunError, said_by
 
 Images = Dataset[tuple[Tensor, Any]]
 _EVALUATION_BATCH = 256
@@ -81,7 +81,8 @@ def train(
         on_batch: Gets batches done, batches in all, and now and then the loss.
 
     Raises:
-        RunError: The loss is NaN or infinite.
+        RunError: The loss is NaN or infinite, or the model gives no logits.
+        DataError: The data set raises something, or a label is none of the model's classes.
     """
     batches = len(_batches(data, options, accelerator, seed, epoch=0))
     optimizer = _optimizer(model, options)
@@ -101,9 +102,12 @@ def train(
         set_seed(_epoch_seed(seed, epoch))
         wrapped.train()
         for number, (images, labels) in enumerate(
-            _batches(data, options, accelerator, seed, epoch)
+            read(_batches(data, options, accelerator, seed, epoch))
         ):
-            loss = F.cross_entropy(wrapped(_laid_out(images)), labels)
+            logits = wrapped(_laid_out(images))
+            if epoch == start:
+                _check(logits, labels)
+            loss = F.cross_entropy(logits, labels.long())
             accelerator.backward(loss)
             if regularize is not None:
                 regularize(accelerator.unwrap_model(wrapped))
@@ -130,6 +134,21 @@ def train(
     accelerator.free_memory()
 
 
+def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of (images, labels); what a data set raises is told as its fault."""
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except MicronetError:
+            raise
+        except Exception as error:  # a user's data set may raise anything
+            raise DataError(f"Reading the data fails: {said_by(error)}.") from error
+        yield batch
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -143,8 +162,10 @@ def predict(
     model.eval()
     loader: Any = accelerator.prepare_data_loader(DataLoader(data, batch_size))
     classes, labels = [], []
-    for images, wanted in loader:
-        found = model(_laid_out(images)).argmax(1)
+    for images, wanted in read(loader):
+        logits = model(_laid_out(images))
+        _check(logits, wanted)
+        found = logits.argmax(1)
         gathered = accelerator.gather_for_metrics((found, wanted))
         classes.append(gathered[0].cpu())
         labels.append(gathered[1].cpu())
@@ -181,6 +202,16 @@ def deterministic() -> Iterator[None]:
 def channels_last(model: nn.Module) -> nn.Module:
     """Lays convolution weights out as the CPU's and tensor cores' fast kernels want them."""
     return model.to(memory_format=torch.channels_last)
+
+
+def _check(logits: Any, labels: Tensor) -> None:
+    if not isinstance(logits, Tensor):
+        raise RunError(f"The model must give logits [batch, classes], got {type(logits).__name__}.")
+    classes, highest = logits.shape[1], int(labels.max())
+    if highest >= classes:
+        raise DataError(
+            f"A label is {highest}, and the model has {classes} classes: 0 to {classes - 1}."
+        )
 
 
 def _laid_out(images: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ def recipe(tmp_path):
     [
         (["validate", "quickstrat"], "Did you mean 'quickstart'?"),
         (["run", "absent.yaml"], "absent.yaml can't be read"),
-        (["validate", "r.yaml"], "r.yaml:4: epochs must be at least 1, got 0."),
-        (["run", "r.yaml"], "r.yaml:4: epochs must be at least 1, got 0."),
+        (["validate", "r.yaml"], "r.yaml:4: train: epochs must be at least 1, got 0."),
+        (["run", "r.yaml"], "r.yaml:4: train: epochs must be at least 1, got 0."),
         (["validate", "quickstart", "--set", "seed"], "write it as path=value"),
         (["run", "quickstart", "--set", "steps.99.train.lr=1"], "steps.99 does not exist"),
         (["validate", "quickstart", "--set", "model.x=1"], "model is no mapping or list"),
@@ -69,7 +69,9 @@ def test_traceback_anywhere_in_the_line_shows_where_an_error_came_from(
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "recipe_file.py" in done.stderr
-    assert done.stderr.splitlines()[-1] == ("micronet: r.yaml:4: epochs must be at least 1, got 0.")
+    assert done.stderr.splitlines()[-1] == (
+        "micronet: r.yaml:4: train: epochs must be at least 1, got 0."
+    )
 
 
 def test_validate_prints_the_recipe_with_every_option(micronet_cli, recipe, tmp_path):

@@ -103,21 +103,23 @@ def with_steps(*steps):
         ),
         pytest.param(
             with_steps("train:\n      epochs: three"),
-            "r.yaml:5: epochs must be an integer, got 'three'.",
+            "r.yaml:5: train: epochs must be an integer, got 'three'.",
             id="wrong type",
         ),
         pytest.param(
             with_steps("train:\n      lr: 1e-3\n      epochs: 0"),
-            "r.yaml:6: epochs must be at least 1, got 0.",
+            "r.yaml:6: train: epochs must be at least 1, got 0.",
             id="out of range",
         ),
         pytest.param(
             with_steps("train:\n      optimizer: adam"),
-            "r.yaml:5: optimizer must be one of 'adamw', 'sgd', got 'adam'.",
+            "r.yaml:5: train: optimizer must be one of 'adamw', 'sgd', got 'adam'.",
             id="no such choice",
         ),
         pytest.param(
-            with_steps("train:\n      lr: .nan"), "r.yaml:5: lr must be above 0, got nan", id="nan"
+            with_steps("train:\n      lr: .nan"),
+            "r.yaml:5: train: lr must be above 0, got nan",
+            id="nan",
         ),
         pytest.param(
             with_steps("train: 3"),
@@ -211,7 +213,7 @@ def test_a_refusal_names_file_and_line(text, message):
         ),
         (
             "quantize:\n      quantizer: iao\n      w_bits: 99",
-            "r.yaml:6: w_bits must be between 2 and 16, got 99.",
+            "r.yaml:6: quantizer 'iao': w_bits must be between 2 and 16, got 99.",
         ),
         (
             "quantize:\n      w_bits: 4\n      quantizer: ioa",
@@ -219,7 +221,7 @@ def test_a_refusal_names_file_and_line(text, message):
         ),
         (
             "prune:\n      pruner: normal\n      percent: '0.5'",
-            "r.yaml:6: percent must be a number, got '0.5'.",
+            "r.yaml:6: pruner 'normal': percent must be a number, got '0.5'.",
         ),
         (
             "quantize:\n      quantizer: iao\n      name: mine",
@@ -236,7 +238,7 @@ def test_a_refusal_names_file_and_line(text, message):
         ("deploy: {backend: onnxruntim}", "r.yaml:4: There is no deploy_backend 'onnxruntim'."),
         (
             "deploy:\n      min_parity: 2",
-            "r.yaml:5: min_parity must be between 0 and 1, got 2.",
+            "r.yaml:5: deploy: min_parity must be between 0 and 1, got 2.",
         ),
     ],
 )
@@ -248,7 +250,10 @@ def test_a_refusal_of_a_techniques_option_names_file_and_line(step, message):
     ("text", "message"),
     [
         ("model:\n  name: nin\n  classes: 3\n", "r.yaml:3: model 'nin' has no option 'classes'."),
-        ("model:\n  name: nin\n  num_classes: 0\n", "r.yaml:3: num_classes must be at least 1"),
+        (
+            "model:\n  name: nin\n  num_classes: 0\n",
+            "r.yaml:3: model 'nin': num_classes must be at least 1",
+        ),
         ("model:\n  name: nin\n  kind: 3\n", "r.yaml:3: model 'nin' has no option 'kind'."),
         ("model: nim\n", "r.yaml:1: There is no model 'nim'. Did you mean 'nin'?"),
     ],

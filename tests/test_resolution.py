@@ -48,6 +48,8 @@ def refusal(*steps, **others):
         ([QUANTIZE, Fuse(), Deploy()], "steps.2.deploy: deploy needs a train or calibrate step"),
         ([SPARSE], "steps.0.train.sparsity: sparsity prepares pruning, and no prune step follows"),
         ([PRUNE, SPARSE], "steps.1.train.sparsity: sparsity prepares pruning"),
+        ([Fuse(), Fuse()], "steps.1.fuse: that fuser has fused the model already"),
+        ([Quantize("wbwtab"), Calibrate()], "steps.1.calibrate: calibrate has nothing to do"),
         ([SPARSE, PRUNE, SPARSE], "steps.2.train.sparsity: sparsity prepares pruning"),
     ],
 )
@@ -110,8 +112,9 @@ def test_the_distribution_before_a_name_is_not_taken_for_a_module():
     ("step", "message"),
     [
         (Quantize("ioa"), "steps.0.quantize.quantizer: There is no quantizer 'ioa'. Did you mean"),
-        (Quantize("iao", {"w_bits": 1}), "steps.0.quantize.w_bits: w_bits must be between 2"),
+        (Quantize("iao", {"w_bits": 1}), "steps.0.quantize.w_bits: quantizer 'iao': w_bits must"),
         (Quantize("iao", {"name": 1}), "steps.0.quantize.name: quantizer 'iao' has no option"),
+        (Quantize("iao", {"a_observer": "entropi"}), "steps.0.quantize.quantizer: There is no obs"),
         (Deploy("tensort"), "steps.0.deploy.backend: There is no deploy_backend 'tensort'"),
     ],
 )
@@ -121,6 +124,22 @@ def test_a_recipe_in_python_is_refused_at_the_place_of_the_fault(step, message):
 
 def test_a_weights_file_that_is_not_there_is_refused():
     assert refusal(Train(), weights="absent.pth") == "weights: there is no file 'absent.pth'."
+
+
+def test_what_a_model_or_data_set_can_not_be_made_of_is_refused_at_its_line(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "model: {name: nin, cfg: [8, 8]}\n"
+        "data: {name: image_folder, root: absent}\n"
+        "steps: [train]\n"
+    )
+    loaded, source = read(str(tmp_path / "r.yaml"))
+    with pytest.raises(
+        RecipeError, match=r"r\.yaml:1: model 'nin': cfg needs eight channel counts"
+    ):
+        resolve(loaded, source)
+    loaded, source = read(str(tmp_path / "r.yaml"), ["model=nin"])
+    with pytest.raises(RecipeError, match=r":\d+: dataset 'image_folder': root must hold a folder"):
+        resolve(loaded, source)
 
 
 def test_a_folder_is_no_weights_file(tmp_path):

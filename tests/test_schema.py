@@ -72,7 +72,7 @@ GOOD = [
     in_recipe("quantize: {quantizer: 'micronet:iao', w_bits: 4}", "train:"),
     in_recipe("prune: {pruner: normal, percent: 0.95}"),
     in_recipe("deploy: {backend: onnxruntime, min_parity: 1}"),
-    "model: {name: nin, num_classes: 3, cfg: [8, 8]}\ndata: digits\nsteps: [train]\n",
+    "model: {name: nin, cfg: [8, 8, 8, 8, 8, 8, 8, 8]}\ndata: digits\nsteps: [train]\n",
     "model: nin\ndata: {name: image_folder, root: x}\nsteps: [train]\n",
     "model: {name: 'micronet:nin', num_classes: 3}\ndata: digits\nsteps: [train]\n",
     in_recipe("train") + "requires: ['attrs>=20']\nweights: null\n",
@@ -120,7 +120,10 @@ def ours(text):
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_what_micronet_takes_passes(validator, text):
+def test_what_micronet_takes_passes(validator, text, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        (tmp_path / "x" / split).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     ours(text)
     assert validator.is_valid(yaml.safe_load(text))
 

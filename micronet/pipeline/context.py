@@ -40,7 +40,7 @@ class Context:
     @property
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two training images, on the CPU."""
-        return (torch.stack([_image(self.train_set, index) for index in (0, 1)]),)
+        return (torch.stack([self.train_set[index][0] for index in (0, 1)]),)
 
     def technique(self, index: int) -> Any:
         return self.resolved.techniques[index]
@@ -57,6 +57,13 @@ class Context:
         """What each prune step up to step `index` kept."""
         prunes = (i for i, step in enumerate(self.steps[: index + 1]) if isinstance(step, Prune))
         return {position: self._plan(position) for position in prunes}
+
+    @property
+    def starts_at_random(self) -> bool:
+        """Whether a registered model starts with fresh weights; others may bring their own."""
+        model = self.resolved.recipe.model
+        given = self.resolved.weights or model.options.get("weights")
+        return given is None and ":" not in model.name
 
     def float_index(self) -> int:
         """The last step before anything was done to the model but training."""
@@ -132,15 +139,3 @@ def reshaped(
         fused: nn.Module = technique.fuse(model, example_inputs)
         return fused
     return model
-
-
-def _image(data: Images, index: int) -> Tensor:
-    try:
-        image = data[index][0]
-    except Exception as error:  # a user's data set may raise anything
-        raise DataError(f"The training set gives no image {index}: {error}") from error
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        raise DataError(
-            f"The training set must give (float tensor, label), got {type(image).__name__}."
-        )
-    return image

@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader
 
 from micronet.errors import DeployError
 from micronet.files import replacing_directory
-from micronet.measure import activation_bits, gflops, latency_ms, params_m, weight_bits
+from micronet.measure import Latency, activation_bits, gflops, latencies, params_m, weight_bits
 from micronet.pipeline.context import Context
-from micronet.pipeline.measuring import compared, type_after
+from micronet.pipeline.measuring import class_notes, compared, type_after
 from micronet.pipeline.progress import Bar
 from micronet.pipeline.results import Row
 from micronet.quantization import convert
 from micronet.recipe import Deploy
 from micronet.techniques import Artifact, DeployBackend, Runner
-from micronet.training import predict
+from micronet.training import predict, read
 
 _BATCH = 64
 _FLOAT = "float"
@@ -59,7 +59,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
             )
         float_runner = backend.load(float_artifact, threads=step.threads)
         batch = _latency_batch(context, step.latency_batch)
-        ms, float_ms = latency_ms([lambda: runner(batch), lambda: float_runner(batch)])
+        ours, floats = latencies([lambda: runner(batch), lambda: float_runner(batch)])
         size_mb = artifact.size_bytes / 1e6
     return compared(
         context,
@@ -72,13 +72,31 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
             gflops=gflops(model.cpu(), context.example_inputs),
             params_m=params_m(model),
             size_mb=size_mb,
-            latency_ms=ms,
-            float_latency_ms=float_ms,
-            speedup=float_ms / ms,
+            latency_ms=ours.median,
+            float_latency_ms=floats.median,
+            speedup=floats.median / ours.median,
             parity_top1=parity,
             artifact=directory.relative_to(context.folder.path).as_posix(),
+            notes=[*class_notes(found), *_latency_notes(step.backend, ours, floats)],
         ),
     )
+
+
+def _latency_notes(backend: str, ours: Latency, floats: Latency) -> list[str]:
+    notes = []
+    if ours.median > floats.median:
+        notes.append(
+            f"the float model is faster on {backend}; layers without a kernel for integers cost "
+            f"more than the others gain."
+        )
+    for name, latency in (("Latency", ours), ("Float", floats)):
+        if latency.unsteady:
+            low, high = latency.quartiles
+            notes.append(
+                f"{name} was unsteady, {low:.3g} to {high:.3g} ms in the middle half of the "
+                f"calls: other work on this machine got in the way."
+            )
+    return notes
 
 
 def _export(
@@ -105,5 +123,5 @@ def _latency_batch(context: Context, size: int) -> NDArray[np.float32]:
 
 
 def _test_batches(context: Context, size: int) -> Iterator[NDArray[np.float32]]:
-    for images, _ in DataLoader(context.test_set, size):
+    for images, _ in read(DataLoader(context.test_set, size)):
         yield np.ascontiguousarray(images.numpy())

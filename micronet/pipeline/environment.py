@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,18 @@ from typing import Any
 _PACKAGES = ("micronet", "torch", "torchvision", "accelerate", "numpy", "onnx", "onnxruntime")
 
 
-def environment(*, seed: int, processes: int, device: str) -> dict[str, Any]:
-    """Versions, seed and hardware, as JSON knows them."""
+def environment(
+    *, seed: int, processes: int, device: str, code: Mapping[str, Path], weights: Path | None
+) -> dict[str, Any]:
+    """Versions, seed, hardware and the user's own files, as JSON knows them.
+
+    Args:
+        seed: Of the recipe.
+        processes: Of the run.
+        device: Where the model is.
+        code: The user's own modules, by their names in the recipe.
+        weights: The file that the model starts from.
+    """
     import torch
 
     return {
@@ -25,25 +37,36 @@ def environment(*, seed: int, processes: int, device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": device,
         "processes": processes,
+        "code": {name: _hash(file) for name, file in code.items()},
+        "weights": None if weights is None else _hash(weights),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of it differs, in words."""
+    """What of it differs, in words; the weights are not among it."""
     flat_before, flat_now = _flat(before), _flat(now)
-    return [
+    versions = [
         f"{key} was {flat_before.get(key)}, is now {value}"
         for key, value in flat_now.items()
         if flat_before.get(key) != value
     ]
+    old_code = before.get("code", {})
+    code = [f"the code of {n} has changed" for n, h in now["code"].items() if old_code.get(n) != h]
+    return versions + code
 
 
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **environment.get("packages", {}),
-        **{k: v for k, v in environment.items() if k != "packages"},
-    }
+    others = {k: v for k, v in environment.items() if k not in ("packages", "code", "weights")}
+    return {**environment.get("packages", {}), **others}
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

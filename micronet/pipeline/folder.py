@@ -67,7 +67,10 @@ class RunFolder:
         Raises:
             RunError: Another run works here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RunError(f"--out must be a folder, and {error.filename} is a file.") from error
         lock = FileLock(self.path / _LOCK)
         try:
             lock.acquire(blocking=False)
@@ -181,7 +184,7 @@ def packed_file(path: Path) -> Path:
         DataError: There is none: no run, or no quantized model in it.
     """
     steps = path / "steps" if path.is_dir() else path.parent
-    if not steps.is_dir():
+    if not path.exists() or not steps.is_dir():
         raise DataError(f"There is no run at {path}.")
     step = "*" if path.is_dir() else path.name.partition(".")[0]
     found = sorted(

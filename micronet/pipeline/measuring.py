@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import attrs
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
+from micronet.modes import evaluating
 from micronet.pipeline.context import Context
 from micronet.pipeline.packed import structure_after
 from micronet.pipeline.results import Row
 from micronet.quantization import is_ready
 from micronet.quantization.packing import save_packed
 from micronet.recipe import Prune, Quantize, technique_of
-from micronet.training import accuracy
+from micronet.training import predict
 from micronet.weights import save_state
 
 
@@ -20,9 +24,11 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
     """Writes a step's weights and measures its model; every process must call it."""
     name = context.name(index)
     bits = weight_bits(model)
-    found = None
+    found, notes = None, []
     if is_ready(model):
-        found = accuracy(model, context.test_set, accelerator=context.accelerator)
+        classes, labels = predict(model, context.test_set, accelerator=context.accelerator)
+        found = float((classes == labels).double().mean())
+        notes = _notes(context, index, classes) + _class_count_notes(context, index, model, labels)
     size_mb = None
     if context.accelerator.is_main_process:
         file = context.folder.weights(name)
@@ -45,8 +51,37 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
             gflops=gflops(model, example_inputs),
             params_m=params_m(model),
             size_mb=size_mb,
+            notes=notes,
         ),
     )
+
+
+def class_notes(classes: NDArray[np.int64]) -> list[str]:
+    """A note where the class of every test image is the same: agreement then means little."""
+    if len(classes) > 1 and (classes == classes[0]).all():
+        return [f"every test image gets class {classes[0]}."]
+    return []
+
+
+def _notes(context: Context, index: int, classes: Tensor) -> list[str]:
+    notes = []
+    if index < 0 and context.starts_at_random:
+        notes.append("the recipe gives this model no weights; they are random.")
+    pruned_last = index >= 0 and isinstance(context.steps[index], Prune)
+    return notes if pruned_last else [*notes, *class_notes(classes.numpy())]
+
+
+def _class_count_notes(context: Context, index: int, model: nn.Module, labels: Tensor) -> list[str]:
+    """A note on the first row where the model has more classes than the data."""
+    if index > 0:
+        return []
+    image = context.example_inputs[0][:1].to(context.accelerator.device)
+    with torch.no_grad(), evaluating(model):
+        classes = model(image).shape[1]
+    highest = int(labels.max())
+    if classes == highest + 1:
+        return []
+    return [f"the model has {classes} classes, and the labels of the test set end at {highest}."]
 
 
 def compared(context: Context, row: Row) -> Row:

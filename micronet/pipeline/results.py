@@ -32,6 +32,7 @@ class Row:
         speedup: float_latency_ms / latency_ms.
         parity_top1: Fraction of test images on which engine and simulation agree.
         artifact: The deployed model's folder, relative to the run's.
+        notes: What a reader should know before he believes the numbers, a sentence each.
     """
 
     step: str
@@ -49,6 +50,7 @@ class Row:
     speedup: float | None = None
     parity_top1: float | None = None
     artifact: str | None = None
+    notes: Sequence[str] = ()
 
 
 @attrs.frozen
@@ -61,16 +63,25 @@ class Results:
         plain = {"schema": SCHEMA, "rows": [attrs.asdict(row) for row in self.rows]}
         return json.dumps(plain, indent=2) + "\n"
 
-    def cells(self, *, steps: bool = True, engines: bool = True) -> list[list[str]]:
+    @property
+    def notes(self) -> list[str]:
+        """Every row's notes, with the name of its step."""
+        return [f"{row.step}: {note}" for row in self.rows for note in row.notes]
+
+    def cells(
+        self, *, steps: bool = True, engines: bool = True, types: bool = True
+    ) -> list[list[str]]:
         """The table as text, the header first.
 
         Args:
             steps: With the columns and rows of every step.
             engines: With the columns of engines, if any row has them; without `steps`, only
                 those, for deployed rows.
+            types: With the column that says what the model has become.
         """
         rows = [row for row in self.rows if steps or row.artifact is not None]
         columns = [column for column in _COLUMNS if steps or column[0] in _NAMES]
+        columns = [column for column in columns if types or column[0] != "type"]
         if engines and any(row.artifact is not None for row in rows):
             columns = [*columns, *_ENGINE_COLUMNS]
         return [
@@ -87,7 +98,8 @@ class Results:
     def to_markdown(self) -> str:
         header, *body = self.cells()
         lines = [header, ["---"] * len(header), *body]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return table + "".join(f"\n{note}\n" for note in self.notes)
 
 
 def _bits(value: float) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 from accelerate import Accelerator
 from rich.console import Console
 
+from micronet.errors import MicronetError, RunError
 from micronet.memory import keep_freed_memory
-from micronet.pipeline.context import Context
+from micronet.pipeline.context import Context, start_model
+from micronet.pipeline.data import check_model, checked_sets
 from micronet.pipeline.environment import changed, environment
 from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.progress import Reporter
@@ -52,7 +54,9 @@ def run(
         if main:
             _open(folder, resolved, accelerator, reporter, fresh=fresh)
         accelerator.wait_for_everyone()
-        context = Context(resolved, folder, accelerator, *resolved.load_data())
+        train_set, test_set = checked_sets(resolved.load_data(), resolved.recipe.data.name)
+        context = Context(resolved, folder, accelerator, train_set, test_set)
+        check_model(start_model(resolved), resolved.recipe.model.name, context.example_inputs)
         first = 0 if isinstance(context.steps[0], Train) else -1
         for index in range(first, len(context.steps)):
             _step(context, index, reporter)
@@ -71,13 +75,20 @@ def _open(
         seed=resolved.recipe.seed,
         processes=accelerator.num_processes,
         device=str(accelerator.device),
+        code=resolved.code,
+        weights=resolved.weights,
     )
     before = None if fresh else folder.environment()
+    if before is not None and before["weights"] != here["weights"]:
+        raise RunError(
+            f"{folder.path} holds a run that began with other weights: {resolved.weights} has "
+            f"changed. Use --fresh to start again, or another --out."
+        )
     folder.open(to_plain(resolved.recipe), here, fresh=fresh)
     if before is not None and (differences := changed(before, here)):
         reporter.say(
-            f"This run goes on in another environment, so it may not end with the same bits: "
-            f"{'; '.join(differences)}."
+            f"This run goes on under other conditions, so it may not end with the same bits; "
+            f"finished steps are as they were: {'; '.join(differences)}."
         )
 
 
@@ -91,8 +102,14 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         reporter.say(f"{title}  done before")
         return
     start = time.monotonic()
-    with reporter.step(title) as bar:
-        record = take_step(context, index, bar)
+    try:
+        with reporter.step(title) as bar:
+            record = take_step(context, index, bar)
+    except MicronetError:
+        raise
+    except Exception:  # a plugin, or a model, may raise anything
+        reporter.say(f"{title}  failed")
+        raise
     if main:
         context.folder.finish(name, record)
         context.folder.tidy(name, _results(context))

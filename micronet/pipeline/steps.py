@@ -27,7 +27,7 @@ from micronet.recipe import (
     Train,
 )
 from micronet.techniques import Pruner, Quantizer
-from micronet.training import TrainingOptions, TrainingState, train
+from micronet.training import TrainingOptions, TrainingState, read, train
 from micronet.weights import fill, load_training_state, save_training_state
 
 
@@ -114,7 +114,7 @@ def _calibrate(context: Context, index: int, model: nn.Module, bar: Bar) -> Reco
     total = min(step.batches, len(loader))
 
     def batches() -> Iterator[Tensor]:
-        for number, (images, _) in enumerate(loader):
+        for number, (images, _) in enumerate(read(loader)):
             if number == total:
                 return
             yield images

@@ -103,7 +103,10 @@ def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {})[_METADATA])
+            metadata = file.metadata() or {}
+            if _METADATA not in metadata:
+                raise DataError(f"{path} holds tensors, but no packed model; see micronet pack.")
+            content = json.loads(metadata[_METADATA])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         for key, how in content["codes"].items():
             packed, dtype = tensors[key].numpy(), getattr(torch, how["dtype"])

@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, fx, nn
 
 from micronet.errors import QuantizationError, listed
+from micronet.example_inputs import check_example_inputs
 from micronet.quantization.fake_quantizer import FakeQuantizer
 from micronet.quantization.layers import (
     QUANTIZED,
@@ -130,6 +131,7 @@ def place_quantizers(
     """
     from micronet.graph import TracingError, propagate_shapes, trace
 
+    check_example_inputs(example_inputs)
     if not example_inputs:
         return quantize_weighted_layers(model, (), weight=weight, activation=activation)
     prepared = _copy_of_float(model)
@@ -179,6 +181,7 @@ def quantize_weighted_layers(
     Raises:
         QuantizationError: Nothing to quantize, or already quantized.
     """
+    check_example_inputs(example_inputs)
     prepared = _copy_of_float(model)
     names = weighted_layers(prepared, example_inputs)
     _refuse_none(names)

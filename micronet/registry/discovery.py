@@ -76,6 +76,11 @@ def discover() -> list[Plugin]:
     return plugins
 
 
+def declared() -> set[str]:
+    """Names of all plugins and of the distributions that bring them; imports none."""
+    return {name for point in _points() for name in (point.name, _owner(point)[0])}
+
+
 def _points() -> list[EntryPoint]:
     """Entry points of every API version; of distributions with one name, Python sees the first."""
     points: dict[str, list[EntryPoint]] = {}
@@ -119,6 +124,8 @@ def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tup
     hook = manager.subset_hook_caller(f"micronet_{kind}s", remove_plugins=others)
     techniques: list[Technique] = []
     for brought in hook():
+        if not isinstance(brought, (list, tuple)):
+            raise PluginError(f"micronet_{kind}s returned {brought!r}, not a list")
         for technique in brought:
             if not isinstance(technique, Technique):
                 raise PluginError(

@@ -7,6 +7,7 @@ import warnings
 
 from torch import Tensor, nn
 
+from micronet.example_inputs import check_example_inputs
 from micronet.graph import TracingError, execution_order, trace
 from micronet.quantization import weighted_layers
 from micronet_wbwtab.fake_quantizers import BinaryActivation
@@ -24,6 +25,7 @@ def replace_relus(model: nn.Module, example_inputs: tuple[Tensor, ...], *, last:
         example_inputs: What its forward takes; empty if unknown.
         last: Also those after the last weighted layer.
     """
+    check_example_inputs(example_inputs)
     if example_inputs:
         with contextlib.suppress(TracingError):  # modules can be replaced all the same
             model = trace(model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from micronet.errors import DataError
+from micronet.errors import DataError, OptionError
 from micronet.options import option
 from micronet.techniques import Dataset
 
@@ -91,15 +91,28 @@ class ImageFolder(Dataset):
     root: str = option(doc="Folder with the folders train and test (or val).")
     size: int = option(224, ge=1, doc="Height and width of the images that the model gets.")
 
+    def __attrs_post_init__(self) -> None:
+        if not (self._folder / "train").is_dir() or self._test_folder is None:
+            raise OptionError(
+                f"root must hold a folder 'train' and a folder 'test' or 'val', and "
+                f"{self.root!r} {'does not' if self._folder.is_dir() else 'is no folder'}.",
+                "root",
+            )
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.root).expanduser()
+
+    @property
+    def _test_folder(self) -> Path | None:
+        folders = (self._folder / name for name in ("test", "val"))
+        return next((folder for folder in folders if folder.is_dir()), None)
+
     def load(self) -> tuple[Split, Split]:
         from torchvision import datasets, transforms
 
-        root = Path(self.root).expanduser()
-        test_folder = next(
-            (root / name for name in ("test", "val") if (root / name).is_dir()), None
-        )
-        if not (root / "train").is_dir() or test_folder is None:
-            raise DataError(f"{root} must hold a folder 'train' and a folder 'test' or 'val'.")
+        root, test_folder = self._folder, self._test_folder
+        assert test_folder is not None
         normalize = [
             transforms.ToTensor(),
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -24,10 +24,12 @@ class NIN(Model):
         doc="Output channels of the eight layers before the last.",
     )
 
+    def __attrs_post_init__(self) -> None:
+        _check_cfg(self.cfg)
+
     def build(self) -> nn.Module:
         from micronet_zoo.nin import NINModule
 
-        _check_cfg(self.cfg)
         return NINModule(self.cfg, self.num_classes)
 
 
@@ -41,10 +43,12 @@ class NINGC(Model):
         doc="Output channels of the eight layers before the last; their groups must divide them.",
     )
 
+    def __attrs_post_init__(self) -> None:
+        _check_cfg(self.cfg)
+
     def build(self) -> nn.Module:
         from micronet_zoo.nin_gc import GROUPS, NINGCModule
 
-        _check_cfg(self.cfg)
         for position, channels in enumerate(self.cfg):
             following = GROUPS[position + 1] if position + 1 < len(GROUPS) else 1
             for groups in (GROUPS[position], following):

@@ -29,6 +29,7 @@ KEYS = [
     "speedup",
     "parity_top1",
     "artifact",
+    "notes",
 ]
 pytestmark = pytest.mark.timeout(900)
 """The first test waits for the whole run: a minute, and more on a busy machine."""

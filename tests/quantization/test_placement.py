@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torchvision
 from torch import fx, nn
 
 from micronet import registry
-from micronet.errors import QuantizationError
+from micronet.errors import MicronetError, QuantizationError
 from micronet.graph import trace
 from micronet.quantization import FakeQuantizer, fake_quantizers
 from micronet.quantization.layers import QuantizedLayer
@@ -221,3 +222,19 @@ def test_a_traced_model_is_prepared_like_the_model_itself(small_net, images, iao
     small_net.eval()
     prepared = iao().prepare(trace(small_net), (images,))
     assert len(activation_quantizers(prepared)) == 5
+
+
+@pytest.mark.parametrize("wrong", ["a tensor", "a list"])
+def test_inputs_that_are_no_tuple_are_refused_in_words(small_net, images, wrong):
+    inputs = images if wrong == "a tensor" else [images]
+    for use in (
+        lambda: registry.create("quantizer", "iao").prepare(small_net, inputs),
+        lambda: registry.create("quantizer", "dorefa").prepare(small_net, inputs),
+        lambda: registry.create("quantizer", "wbwtab").prepare(small_net, inputs),
+        lambda: registry.create("fuser", "bn").fuse(small_net, inputs),
+        lambda: registry.create("deploy_backend", "onnxruntime").export(
+            small_net, inputs, Path("unused")
+        ),
+    ):
+        with pytest.raises(MicronetError, match="example_inputs must be a tuple of tensors, got"):
+            use()

@@ -60,3 +60,10 @@ def test_a_block_that_is_written_wrongly_is_refused(site, value):
     assert done.returncode == 2
     assert "no:NAME" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_block_of_nothing_is_told(site):
+    done = site.micronet("-p", "no:aio", "list-plugins")
+    assert done.returncode == 0
+    assert "-p no:aio blocks nothing" in done.stderr
+    assert "Did you mean 'iao'?" in done.stderr

@@ -53,7 +53,10 @@ BROKEN = {
         {"plugin": returning("['lsq']")},
         "micronet_quantizers returned 'lsq', not a micronet.techniques.Technique",
     ),
-    "a hook that returns no list": ({"plugin": returning("7")}, "TypeError"),
+    "a hook that returns no list": (
+        {"plugin": returning("7")},
+        "micronet_quantizers returned 7, not a list",
+    ),
     "a target that is no target": (
         {
             "plugin": "from micronet.techniques import Technique\n"
