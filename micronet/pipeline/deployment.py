@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from micronet.errors import DeployError
 from micronet.files import replacing_directory
-from micronet.measure import Latency, activation_bits, gflops, latencies, params_m, weight_bits
+from micronet.measure import Timing, activation_bits, gflops, params_m, time_calls, weight_bits
 from micronet.pipeline.context import Context
 from micronet.pipeline.measuring import class_notes, compared, type_after
 from micronet.pipeline.progress import Bar
@@ -59,7 +59,8 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
             )
         float_runner = backend.load(float_artifact, threads=step.threads)
         batch = _latency_batch(context, step.latency_batch)
-        ours, floats = latencies([lambda: runner(batch), lambda: float_runner(batch)])
+        timing = time_calls([lambda: runner(batch), lambda: float_runner(batch)])
+        ms, float_ms = timing.medians
         size_mb = artifact.size_bytes / 1e6
     return compared(
         context,
@@ -72,30 +73,29 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
             gflops=gflops(model.cpu(), context.example_inputs),
             params_m=params_m(model),
             size_mb=size_mb,
-            latency_ms=ours.median,
-            float_latency_ms=floats.median,
-            speedup=floats.median / ours.median,
+            latency_ms=ms,
+            float_latency_ms=float_ms,
+            speedup=float_ms / ms,
             parity_top1=parity,
             artifact=directory.relative_to(context.folder.path).as_posix(),
-            notes=[*class_notes(found), *_latency_notes(step.backend, ours, floats)],
+            notes=[*class_notes(found), *_latency_notes(step.backend, timing)],
         ),
     )
 
 
-def _latency_notes(backend: str, ours: Latency, floats: Latency) -> list[str]:
+def _latency_notes(backend: str, timing: Timing) -> list[str]:
     notes = []
-    if ours.median > floats.median:
+    ms, float_ms = timing.medians
+    if ms > float_ms:
         notes.append(
             f"the float model is faster on {backend}; layers without a kernel for integers cost "
             f"more than the others gain."
         )
-    for name, latency in (("Latency", ours), ("Float", floats)):
-        if latency.unsteady:
-            low, high = latency.quartiles
-            notes.append(
-                f"{name} was unsteady, {low:.3g} to {high:.3g} ms in the middle half of the "
-                f"calls: other work on this machine got in the way."
-            )
+    if timing.disturbed:
+        notes.append(
+            f"the machine was busy: the engines waited {timing.waiting:.1f} times as long for a "
+            f"processor as they ran, so do not trust these latencies."
+        )
     return notes
 
 

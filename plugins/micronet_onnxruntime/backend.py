@@ -69,6 +69,8 @@ class OnnxRuntime(DeployBackend):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
+        # Idle threads would spin in the way of whatever runs next, another engine included.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             session = onnxruntime.InferenceSession(
                 str(artifact.path),
