@@ -43,11 +43,16 @@ def fake_quantize(
     """
     if x.is_cuda or torch.compiler.is_compiling():
         return _fused(x, scale, zero_point, grid, axis)
-    if axis is not None:
-        scale, zero_point = along(axis, x, scale), along(axis, x, zero_point)
-    result: Tensor = _StraightThrough.apply(
-        x, scale, None if grid.symmetric else zero_point, grid, covered
-    )
+    shift: Any = zero_point
+    if grid.symmetric:
+        shift = 0
+    elif axis is None:
+        shift = int(zero_point)
+    else:
+        shift = along(axis, x, zero_point)
+    scale = scale if axis is None else along(axis, x, scale)
+    low, high = grid.quant_min - shift, grid.quant_max - shift
+    result: Tensor = _StraightThrough.apply(x, scale, low, high, covered)
     return result
 
 
@@ -77,41 +82,46 @@ def codes(x: Tensor, scale: Tensor, zero_point: Tensor | None, grid: Grid) -> Te
 
 
 class _StraightThrough(torch.autograd.Function):
+    """round(x / scale), clamped to `low` and `high`, times scale.
+
+    With one scale for all, `low` and `high` are plain numbers, which spares many small tensors.
+    """
+
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, grid: Grid, covered: bool
-    ) -> Tensor:
-        ctx.covered = covered
-        if covered and zero_point is None:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any, covered: bool) -> Tensor:
+        ctx.covered, ctx.bounds = covered, None
+        if not covered and scale.dim() == 0:
+            ctx.save_for_backward(x)
+            ctx.bounds = (low - 0.5) * scale.item(), (high + 0.5) * scale.item()
+        elif not covered:
+            ctx.save_for_backward(x, (low - 0.5) * scale, (high + 0.5) * scale)
+        if covered and isinstance(low, int) and low == -high:
             return torch.mul(x, scale.reciprocal()).round_().mul_(scale)
-        ctx.grid = grid
-        ctx.save_for_backward(x, scale, zero_point)
-        shift: Any = 0 if zero_point is None else zero_point
-        low, high = grid.quant_min - shift, grid.quant_max - shift
-        if scale.dim() > 0:
+        if x.numel() <= _BLOCK or scale.dim() > 0:
             return torch.mul(x, scale.reciprocal()).round_().clamp_(low, high).mul_(scale)
-        dense = x if in_memory_order(x).dim() == 1 else x.contiguous()
-        result = torch.empty_like(dense)
-        factor, low, high = scale.reciprocal(), int(low), int(high)
-        blocks = (torch.split(in_memory_order(whole), _BLOCK) for whole in (dense, result))
-        for block, rounded in zip(*blocks, strict=True):
-            torch.mul(block, factor, out=rounded).round_().clamp_(low, high).mul_(scale)
-        return result
+        return _by_blocks(x, scale, low, high)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.covered:
             return gradient, None, None, None, None
-        x, scale, zero_point = ctx.saved_tensors
-        shift = 0 if zero_point is None else zero_point
-        low = (ctx.grid.quant_min - shift - 0.5) * scale
-        high = (ctx.grid.quant_max - shift + 0.5) * scale
-        if scale.dim() == 0:
+        x, *ends = ctx.saved_tensors
+        if ctx.bounds is not None:
             # Its derivative is 1 between two bounds and 0 elsewhere: the mask that is wanted here.
-            passed = torch.ops.aten.hardtanh_backward(gradient, x, low.item(), high.item())
+            passed = torch.ops.aten.hardtanh_backward(gradient, x, *ctx.bounds)
         else:
+            low, high = ends
             passed = torch.where((x > low) & (x < high), gradient, 0.0)
         return passed, None, None, None, None
+
+
+def _by_blocks(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    dense = x if in_memory_order(x).dim() == 1 else x.contiguous()
+    result = torch.empty_like(dense)
+    blocks = (torch.split(in_memory_order(whole), _BLOCK) for whole in (dense, result))
+    for block, rounded in zip(*blocks, strict=True):
+        torch.mul(block, scale.reciprocal(), out=rounded).round_().clamp_(low, high).mul_(scale)
+    return result
 
 
 def _fused(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None) -> Tensor:
