@@ -24,7 +24,7 @@ from micronet.quantization.lifecycle import (
     in_mode,
     is_ready,
 )
-from micronet.quantization.observation import ObserverModule, RangeObserver, share
+from micronet.quantization.observation import ObserverModule, RangeObserver, extremes, share
 from micronet.quantization.placement import (
     place_quantizers,
     quantize_weighted_layers,
@@ -45,6 +45,7 @@ __all__ = [
     "calibrate",
     "code_dtype",
     "convert",
+    "extremes",
     "fake_quantize",
     "fake_quantizers",
     "freeze",

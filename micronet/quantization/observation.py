@@ -85,7 +85,7 @@ class RangeObserver(ObserverModule):
     def forward(self, x: Tensor) -> None:
         if x.numel() == 0:
             return
-        low, high = share(*_extremes(x, self.axis), enabled=self.synchronized)
+        low, high = share(*extremes(x, self.axis), enabled=self.synchronized)
         low, high = self.update(low, high)
         if self.low.shape != low.shape:
             self.low, self.high = torch.empty_like(low), torch.empty_like(high)
@@ -116,7 +116,8 @@ def share(low: Tensor, high: Tensor, *, enabled: bool) -> tuple[Tensor, Tensor]:
     return -both[0], both[1]
 
 
-def _extremes(x: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+def extremes(x: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value: scalars, or [channels] along `axis`."""
     if axis is None:
         return torch.aminmax(in_memory_order(x))
     # Two passes with amin and amax take a twentieth of the time of one with aminmax(dim=...), and

@@ -12,7 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from micronet.quantization import (
     AffineFakeQuantizer,
     QuantizedTensor,
+    RangeObserver,
     along,
+    extremes,
     in_mode,
     output_axis,
 )
@@ -58,12 +60,21 @@ class FoldedWeightQuantizer(AffineFakeQuantizer):
         return torch.where(factor.abs() < _SMALLEST, _SMALLEST, factor)
 
     def observe(self, x: Tensor) -> None:
-        super().observe(self._folded(x))
+        factor = self.factor
+        if factor is not None and isinstance(self.observer, RangeObserver):
+            # f keeps or reverses the order within a channel, so the ends of w f are the ends of w.
+            low, high = extremes(x, self.channels)
+            super().observe(torch.stack([low * factor, high * factor]))
+        else:
+            super().observe(self._folded(x))
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         factor = self.factor
         if factor is None:
             return super().fake_quantize(x)
+        if self._covered and self.grid.symmetric:
+            quantized: Tensor = _Covered.apply(x, along(self.channels, x, factor), self.scale)
+            return quantized
         return super().fake_quantize(self._folded(x)) / along(self.channels, x, factor)
 
     @torch.no_grad()
@@ -92,6 +103,18 @@ class FoldedWeightQuantizer(AffineFakeQuantizer):
     def _folded(self, x: Tensor) -> Tensor:
         factor = self.factor
         return x if factor is None else x * along(self.channels, x, factor)
+
+
+class _Covered(torch.autograd.Function):
+    """Q(w f) / f where no value is clamped, so that its gradient is the identity."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor, factor: Tensor, scale: Tensor) -> Tensor:
+        return torch.mul(x, factor).mul_(scale.reciprocal()).round_().mul_(scale / factor)
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
 
 
 @torch.no_grad()
