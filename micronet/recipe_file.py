@@ -149,7 +149,7 @@ def _step(source: Source, index: int, item: Any) -> Step:
     key = (*key, name)
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise source.error(key, f"the options of {name} must be a mapping, got {values!r}.")
+        raise source.error(key, _no_mapping(name, values))
     cls = STEPS[name]
     technique = technique_field(cls)
     own = {option: value for option, value in values.items() if option in own_fields(cls)}
@@ -168,6 +168,13 @@ def _step(source: Source, index: int, item: Any) -> Step:
     except OptionError as error:
         raise source.error((*key, error.option or ""), str(error)) from error
     return step
+
+
+def _no_mapping(step: str, value: Any) -> str:
+    hint, technique = "", technique_field(STEPS[step])
+    if technique is not None and isinstance(value, str):
+        hint = f" Write {step}: {{{technique[0]}: {value}}}."
+    return f"the options of {step} must be a mapping, got {value!r}.{hint}"
 
 
 def _open(name: str) -> Source:

@@ -127,6 +127,11 @@ def with_steps(*steps):
             id="options that are none",
         ),
         pytest.param(
+            with_steps("quantize: iao"),
+            "got 'iao'. Write quantize: {quantizer: iao}.",
+            id="a technique alone",
+        ),
+        pytest.param(
             with_steps("prune: {percent: 0.5}"),
             "r.yaml:4: prune needs the option 'pruner', a technique's name.",
             id="technique missing",
