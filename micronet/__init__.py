@@ -10,22 +10,28 @@ if TYPE_CHECKING:
     from micronet import registry as registry
     from micronet.pipeline import load_packed as load_packed
     from micronet.pipeline import run as run
+    from micronet.pruned import load_pruned as load_pruned
+    from micronet.pruned import save_pruned as save_pruned
     from micronet.recipe import Recipe as Recipe
 
 __all__ = [
     "Recipe",
     "__version__",
     "load_packed",
+    "load_pruned",
     "quant_test_auto",
     "quant_test_manual",
     "registry",
     "run",
+    "save_pruned",
 ]
 
 _LAZY = {
     "registry": ("micronet.registry", None),
     "Recipe": ("micronet.recipe", "Recipe"),
     "load_packed": ("micronet.pipeline", "load_packed"),
+    "load_pruned": ("micronet.pruned", "load_pruned"),
+    "save_pruned": ("micronet.pruned", "save_pruned"),
     "run": ("micronet.pipeline", "run"),
     "quant_test_manual": ("micronet.compression.quantization.lenet", "quant_test_manual"),
     "quant_test_auto": ("micronet.compression.quantization.lenet", "quant_test_auto"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from micronet.modes import evaluating
+from micronet.modes import attention_in_parts, evaluating
 from micronet.quantization import (
     FakeQuantizer,
     StoredWeight,
@@ -32,7 +32,7 @@ def gflops(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
     """Billions of multiply-accumulates for one image; one multiplication and addition count 1."""
     inputs = tuple(tensor[:1] for tensor in example_inputs)
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), evaluating(model), in_mode("off", model), counter:
+    with torch.no_grad(), evaluating(model), in_mode("off", model), attention_in_parts(), counter:
         model(*inputs)
     return float(counter.get_total_flops()) / 2 / 1e9
 

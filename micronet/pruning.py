@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from micronet.errors import PruningError
@@ -20,15 +20,21 @@ from micronet.errors import PruningError
 class Kept:
     """The channels of one layer that stay, as indices into the unpruned layer.
 
+    The order is that of the smaller layer, which after a channel shuffle may be another than the
+    ascending one.
+
     Args:
-        outputs: Of its output channels (features, for a batch norm), ascending.
-        inputs: Of its input channels; for group convolutions, of each group's own.
+        outputs: Of its output channels (features, for a normalization), or, for a parameter that
+            no layer holds, along `axis`.
+        inputs: Of its input channels; empty for layers that have none of their own.
         groups: The layer's groups afterwards; 1 where it has none.
+        axis: The dimension that shrinks, for a parameter that no layer holds.
     """
 
     outputs: tuple[int, ...]
     inputs: tuple[int, ...]
     groups: int = 1
+    axis: int = 0
 
 
 @attrs.frozen
@@ -44,7 +50,9 @@ class PruningPlan:
     def from_json(cls, text: str) -> PruningPlan:
         return cls(
             {
-                name: Kept(tuple(kept["outputs"]), tuple(kept["inputs"]), kept["groups"])
+                name: Kept(
+                    **{**kept, "outputs": tuple(kept["outputs"]), "inputs": tuple(kept["inputs"])}
+                )
                 for name, kept in json.loads(text).items()
             }
         )
@@ -75,40 +83,83 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         PruningError: The plan is for another model.
     """
     pruned = copy.deepcopy(model)
+    done: dict[int, Any] = {}
     for name, kept in plan.layers.items():
         try:
-            _shrink(pruned.get_submodule(name), kept)
+            path, _, attribute = name.rpartition(".")
+            owner = pruned.get_submodule(path)
+            if isinstance(getattr(owner, attribute, None), nn.Parameter):
+                _select(owner, attribute, torch.tensor(kept.outputs), kept.axis, done)
+            elif id(layer := pruned.get_submodule(name)) not in done:
+                done[id(layer)] = layer  # a layer may have several names
+                _shrink(layer, kept, done)
         except (AttributeError, IndexError, RuntimeError, PruningError) as error:
             raise PruningError(f"The plan does not fit the model at {name!r}: {error}") from error
     return pruned
 
 
-def _shrink(layer: nn.Module, kept: Kept) -> None:
-    outputs, inputs = torch.tensor(kept.outputs), torch.tensor(kept.inputs)
-    if isinstance(layer, _BatchNorm):
-        layer.num_features = len(outputs)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            _select(layer, name, outputs, 0)
-        return
-    out_axis, in_axis = (1, 0) if isinstance(layer, _ConvTransposeNd) else (0, 1)
-    _select(layer, "weight", outputs, out_axis)
-    _select(layer, "weight", inputs, in_axis)
-    _select(layer, "bias", outputs, 0)
+def _shrink(layer: nn.Module, kept: Kept, done: dict[int, Any]) -> None:
+    outputs, inputs = torch.tensor(kept.outputs), torch.tensor(kept.inputs, dtype=torch.int64)
     if isinstance(layer, _ConvNd):
-        layer.groups = kept.groups
-        layer.out_channels = len(outputs)
-        layer.in_channels = len(inputs) * kept.groups
+        _shrink_convolution(layer, outputs, inputs, kept.groups, done)
     elif isinstance(layer, nn.Linear):
+        _select(layer, "weight", outputs, 0, done, inputs)
+        _select(layer, "bias", outputs, 0, done)
         layer.out_features, layer.in_features = len(outputs), len(inputs)
+    elif isinstance(layer, (_NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.PReLU)):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            _select(layer, name, outputs, 0, done)
+        name, size = _size_of(layer)
+        setattr(layer, name, (len(outputs),) if isinstance(size, tuple) else len(outputs))
     else:
         raise PruningError(f"a {type(layer).__name__} has no channels")
 
 
-def _select(layer: nn.Module, name: str, kept: Tensor, axis: int) -> None:
+def _shrink_convolution(
+    layer: _ConvNd, outputs: Tensor, inputs: Tensor, groups: int, done: dict[int, Any]
+) -> None:
+    """Each group of the smaller layer reads its own inputs, so it has columns of its own."""
+    transposed = isinstance(layer, _ConvTransposeNd)
+    weight = layer.weight.detach()
+    rows, columns = (inputs, outputs) if transposed else (outputs, inputs)
+    # A weight has the columns of one group; those of another have the same indices.
+    blocks = [
+        weight.index_select(0, own).index_select(1, others % weight.shape[1])
+        for own, others in zip(rows.chunk(groups), columns.chunk(groups), strict=True)
+    ]
+    _replace(layer, "weight", torch.cat(blocks), done)
+    _select(layer, "bias", outputs, 0, done)
+    layer.groups, layer.out_channels, layer.in_channels = groups, len(outputs), len(inputs)
+
+
+def _size_of(layer: nn.Module) -> tuple[str, Any]:
+    names = ("num_features", "num_channels", "normalized_shape", "num_parameters")
+    return next((name, getattr(layer, name)) for name in names if hasattr(layer, name))
+
+
+def _select(
+    layer: nn.Module,
+    name: str,
+    kept: Tensor,
+    axis: int,
+    done: dict[int, Any],
+    inputs: Tensor | None = None,
+) -> None:
     tensor: Any = getattr(layer, name, None)
     if tensor is None:
         return
     chosen = tensor.detach().index_select(axis, kept.to(tensor.device))
-    if isinstance(tensor, nn.Parameter):
-        chosen = nn.Parameter(chosen, requires_grad=tensor.requires_grad)
+    if inputs is not None:
+        chosen = chosen.index_select(1, inputs.to(tensor.device))
+    _replace(layer, name, chosen, done)
+
+
+def _replace(layer: nn.Module, name: str, chosen: Tensor, done: dict[int, Any]) -> None:
+    """Puts a tensor in the place of another, in every layer that shares it."""
+    old: Any = getattr(layer, name)
+    if isinstance(old, nn.Parameter):
+        if id(old) not in done:
+            # With the old one, whose id no other tensor may get.
+            done[id(old)] = (nn.Parameter(chosen, requires_grad=old.requires_grad), old)
+        chosen = done[id(old)][0]
     setattr(layer, name, chosen)

@@ -114,3 +114,13 @@ def test_a_machine_that_is_busy_with_other_work_is_noticed():
             other.wait()
     if Path("/proc/self/task").exists():
         assert timing.disturbed
+
+
+def test_the_products_inside_attention_count():
+    encoder = nn.TransformerEncoderLayer(16, 4, dim_feedforward=32, batch_first=True)
+    tokens, width = 10, 16
+    projections, attention = 4 * tokens * width * width, 2 * tokens * tokens * width
+    feed_forward = 2 * tokens * width * 32
+    assert gflops(encoder, (torch.randn(1, tokens, width),)) * 1e9 == pytest.approx(
+        projections + attention + feed_forward
+    )

@@ -82,14 +82,14 @@ def _recipe(plain: dict[str, Any]) -> Recipe:
 
 
 def _sizes(kept: Kept) -> list[int]:
-    return [len(kept.outputs), len(kept.inputs), kept.groups]
+    return [len(kept.outputs), len(kept.inputs), kept.groups, kept.axis]
 
 
 def _first_channels(sizes: dict[str, list[int]]) -> PruningPlan:
     """A plan with the sizes of another; which channels it keeps does not matter."""
     return PruningPlan(
         {
-            name: Kept(tuple(range(outputs)), tuple(range(inputs)), groups)
-            for name, (outputs, inputs, groups) in sizes.items()
+            name: Kept(tuple(range(outputs)), tuple(range(inputs)), groups, axis)
+            for name, (outputs, inputs, groups, axis) in sizes.items()
         }
     )

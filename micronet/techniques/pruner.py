@@ -48,3 +48,16 @@ class Pruner(ABC):
         Raises:
             PruningError: Nothing can be pruned, or the smaller model does not run.
         """
+
+    def groups(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[str, ...]]:  # noqa: ARG002 (for those who can)
+        """The layers that this pruner could make smaller, in the order of the forward pass.
+
+        Each entry names layers that share their channels. `micronet sensitivity` prunes one after
+        the other; a pruner that it should work for needs the options `percent` and `keep`.
+
+        Raises:
+            PruningError: This pruner can't tell, or can't follow the model.
+        """
+        from micronet.errors import PruningError
+
+        raise PruningError(f"{type(self).__name__} does not tell which layers it can prune.")

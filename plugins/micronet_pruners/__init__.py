@@ -11,5 +11,15 @@ def micronet_pruners() -> list[Technique]:
             "normal",
             "The channels with the smallest batch-norm gammas of the whole model.",
             "micronet_pruners.normal:NormalPruner",
-        )
+        ),
+        Technique(
+            "regular",
+            "The same, leaving a multiple of so many channels in each layer.",
+            "micronet_pruners.regular:RegularPruner",
+        ),
+        Technique(
+            "gc",
+            "The same for group convolutions: each of their groups loses as many channels.",
+            "micronet_pruners.gc:GCPruner",
+        ),
     ]

@@ -15,7 +15,6 @@ from micronet.cli import main
 SLOW_IMPORTS = (
     "micronet.pipeline",
     "onnxscript",
-    "torch_pruning",
     "torch._dynamo",
     "torch.export._trace",
     "torch.onnx._internal.exporter._core",

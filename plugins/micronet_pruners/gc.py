@@ -1,0 +1,26 @@
+"""Channel pruning of networks with group convolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from micronet_pruners.pruner import ChannelPruner, to_multiple
+
+if TYPE_CHECKING:
+    from micronet_pruners.channels import Group
+
+
+@attrs.frozen(kw_only=True)
+class GCPruner(ChannelPruner):
+    """As `normal`, beside group convolutions too.
+
+    There the number of channels that a layer keeps is the multiple nearest to what is above the
+    threshold of the least common multiple of the groups that give and take them, and each group
+    keeps as many as any other: those with the largest |gamma| of the group. Where channels are
+    shuffled between groups, each still goes where it went.
+    """
+
+    def _rounded(self, group: Group, above: int) -> int:
+        return to_multiple(above, len(group.sets), group.unit)

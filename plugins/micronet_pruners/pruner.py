@@ -1,0 +1,151 @@
+"""What the pruners share: a threshold over the whole model, and the way to the smaller one."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from micronet.errors import PruningError, nearest
+from micronet.options import option
+from micronet.techniques import Pruner, PruningResult
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from micronet.pruning import PruningPlan
+    from micronet_pruners.channels import Channels, Group
+
+
+@attrs.frozen(kw_only=True)
+class ChannelPruner(Pruner):
+    """Removes the channels with the lowest scores of the whole model."""
+
+    percent: float = option(0.5, gt=0, le=0.95, doc="Fraction to remove.")
+    target: Literal["channels", "params", "flops"] = option(
+        "channels",
+        doc="What the fraction means: of the channels that can be removed, or of all the model's "
+        "parameters or operations.",
+    )
+    keep: tuple[str, ...] = option(
+        (), doc="Names of layers that stay whole, or patterns such as layer1.*."
+    )
+
+    @abstractmethod
+    def _rounded(self, group: Group, above: int) -> int:
+        """How many sets of a group stay when so many are above the threshold."""
+
+    def _why_not(self, group: Group) -> str | None:  # noqa: ARG002 (for those that mind)
+        """Why this pruner leaves a group whole, beyond the group's own reason."""
+        return None
+
+    def prune(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> PruningResult:
+        from micronet.pruning import apply_plan
+        from micronet_pruners.removal import check_runs
+
+        channels = self._followed(model, example_inputs)
+        reasons = self._reasons(model, channels)
+        plan = self._plan(model, example_inputs, channels, reasons)
+        pruned = apply_plan(model, plan)
+        check_runs(pruned, example_inputs)
+        return PruningResult(pruned, plan, _by_layer(channels, reasons))
+
+    def groups(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[str, ...]]:
+        channels = self._followed(model, example_inputs)
+        reasons = self._reasons(model, channels)
+        return [g.layers for index, g in enumerate(channels.groups) if index not in reasons]
+
+    def _followed(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Channels:
+        from micronet_pruners.channels import Channels
+        from micronet_pruners.tracing import Failure
+
+        try:
+            return Channels.of(copy.deepcopy(model), example_inputs)
+        except Failure as failure:
+            raise PruningError(f"The model's channels can't be followed: {failure}") from failure
+
+    def _reasons(self, model: nn.Module, channels: Channels) -> dict[int, str]:
+        """For each group that stays whole, by its place, why."""
+        names = [name for name, _ in model.named_modules() if name]
+        for pattern in self.keep:
+            if not fnmatch.filter(names, pattern):
+                raise PruningError(
+                    f"keep names no layer of the model: {pattern!r}.{nearest(pattern, names)}"
+                )
+        found: dict[int, str] = {}
+        for index, group in enumerate(channels.groups):
+            kept = [p for p in self.keep if fnmatch.filter(group.layers, p)]
+            reason = group.reason or self._why_not(group)
+            if kept:
+                reason = f"keep says so ({kept[0]})"
+            if reason is not None:
+                found[index] = reason
+        return found
+
+    def _plan(
+        self,
+        model: nn.Module,
+        example_inputs: tuple[Tensor, ...],
+        channels: Channels,
+        reasons: dict[int, str],
+    ) -> PruningPlan:
+        from micronet_pruners.criteria import scores as scores_of
+        from micronet_pruners.removal import Misfit, plan_of
+        from micronet_pruners.selection import Selection
+
+        scores, total = scores_of(channels), self._total(model, example_inputs)
+        least: dict[Group, int] = {}
+
+        def rounded(group: Group, above: int) -> int:
+            return max(self._rounded(group, above), least.get(group, 1))
+
+        while True:
+            groups = [g for index, g in enumerate(channels.groups) if index not in reasons]
+            if not groups:
+                told = [f"{layer}: {why}" for layer, why in _by_layer(channels, reasons).items()]
+                raise PruningError(f"No layer can be pruned: {'; '.join(told) or 'it has none'}.")
+            selection = Selection(channels, groups, scores, rounded)
+            kept = selection.counts(self.percent, self.target, total)
+            counts = dict(zip(groups, kept, strict=True))
+            try:
+                return plan_of(model, example_inputs, channels, list(counts.items()), scores)
+            except Misfit as misfit:
+                for group in misfit.groups:
+                    more = counts[group] + group.unit
+                    if misfit.larger and group.unit > 1 and more < len(group.sets):
+                        least[group] = more
+                    else:
+                        reasons[channels.groups.index(group)] = misfit.reason
+
+    def _total(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+        from micronet.measure import gflops, params_m
+
+        if self.target == "channels":
+            return math.nan
+        if self.target == "flops":
+            return gflops(model, example_inputs) * 1e9
+        return params_m(model) * 1e6
+
+
+def to_multiple(number: int, size: int, multiple: int) -> int:
+    """The multiple nearest to `number` from 1 x multiple to size; `size` where none is.
+
+    >>> [to_multiple(number, 20, 8) for number in (1, 11, 12, 20)]
+    [8, 8, 16, 16]
+    """
+    if size < multiple:
+        return size
+    return min(max(math.floor(number / multiple + 0.5), 1), size // multiple) * multiple
+
+
+def _by_layer(channels: Channels, reasons: dict[int, str]) -> dict[str, str]:
+    return {
+        name: reasons[index]
+        for index, group in enumerate(channels.groups)
+        if index in reasons
+        for name in group.layers
+    }
