@@ -95,13 +95,10 @@ def test_bad_input_is_said_in_one_sentence(floats, command, flags, words):
     assert len(done.err.splitlines()) == 1
 
 
-def test_a_pruner_that_is_missing_is_named(floats):
-    done = floats.run(
-        "pruning.normal_regular_prune", *DIGITS, "--normal_regular", 8, "--model",
-        "models_save/nin.pth",
-    )  # fmt: skip
-    assert (done.code, done.out) == (2, "")
-    assert "needs the pruner 'regular'" in done.err
+def test_gc_prune_takes_no_other_network(floats):
+    done = floats.run("pruning.gc_prune", *DIGITS, "--model", "models_save/nin.pth")
+    assert done.code == 2
+    assert "this command prunes nin_gc" in done.err
 
 
 def test_a_file_that_could_run_code_is_refused(floats):

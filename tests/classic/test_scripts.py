@@ -18,6 +18,7 @@ HOME = Path(micronet.__file__).parent / "compression"
 SCRIPTS = [
     "pruning/main.py",
     "pruning/normal_regular_prune.py",
+    "pruning/gc_prune.py",
     "quantization/wbwtab/main.py",
     "quantization/wbwtab/bn_fuse/bn_fuse.py",
     "quantization/wbwtab/bn_fuse/bn_fused_model_test.py",
