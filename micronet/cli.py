@@ -157,6 +157,49 @@ def _pack(
         print(f"{out}  {len(packed) / 1e6:.3f} MB")
 
 
+@app.command("sensitivity")
+def _sensitivity(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    *,
+    pruner: Annotated[str, typer.Option(help="The pruner.")] = "normal",
+    fractions: Annotated[
+        str, typer.Option(metavar="0.1,0.5", help="What to remove of each layer's channels.")
+    ] = "0.1,0.3,0.5,0.7",
+    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Prune each layer of a run's last float model alone, and measure the accuracy that is left.
+
+    Prints a table and plots it into the run's folder. Nothing is trained.
+    """
+    try:
+        wanted = [float(part) for part in fractions.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--fractions {fractions}: write numbers, as in 0.1,0.5."
+        ) from None
+    from micronet.pipeline.sensitivity import plot, sensitivities
+
+    found = sensitivities(run, pruner, wanted, cpu=cpu)
+    if as_json:
+        _print_json(attrs.asdict(found))
+    else:
+        header = ["Pruned alone", *(f"-{fraction:.0%}" for fraction in wanted)]
+        body = [
+            [", ".join(group.layers), *(f"{group.accuracies[f]:.2%}" for f in wanted)]
+            for group in found.groups
+        ]
+        print(f"{found.step}: accuracy {found.accuracy:.2%}\n")
+        _print_table(header, body)
+    file = run / f"sensitivity-{pruner.replace(':', '-')}.png"
+    try:
+        plot(found, file)
+    except MicronetError as error:
+        print(f"micronet: {error}", file=sys.stderr)
+    else:
+        print(f"Plotted into {file}", file=sys.stderr)
+
+
 @app.command("validate")
 def _validate(
     recipe: Annotated[str, _RECIPE], *, changes: Annotated[list[str] | None, _SET] = None

@@ -1,0 +1,140 @@
+"""How much accuracy each prunable layer costs when it alone loses channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from accelerate import Accelerator
+from torch import nn
+
+from micronet import registry
+from micronet.errors import DataError, OptionError, PruningError
+from micronet.pipeline.context import Context
+from micronet.pipeline.folder import RunFolder
+from micronet.recipe import Evaluate, Prune, Train
+from micronet.recipe_file import read
+from micronet.resolution import resolve
+from micronet.training import accuracy
+
+
+@attrs.frozen
+class Sensitivity:
+    """What is left of the accuracy after pruning one layer, or some that share their channels.
+
+    Args:
+        layers: Their names.
+        accuracies: For each fraction of their channels, the accuracy on the test set without it.
+    """
+
+    layers: tuple[str, ...]
+    accuracies: dict[float, float]
+
+
+@attrs.frozen
+class Sensitivities:
+    """Of a run's float model.
+
+    Args:
+        step: The step that left the model.
+        accuracy: Of the whole model, on the test set.
+        groups: In the order of the forward pass.
+    """
+
+    step: str
+    accuracy: float
+    groups: Sequence[Sensitivity]
+
+
+def sensitivities(
+    run: Path, pruner: str, fractions: Sequence[float], *, cpu: bool = False
+) -> Sensitivities:
+    """Prunes each layer of a run's last float model alone.
+
+    Args:
+        run: The run's folder.
+        pruner: A pruner with the options `percent` and `keep`.
+        fractions: What to remove from each layer, above 0 and at most 0.95.
+        cpu: Stay on the CPU where there is a GPU.
+
+    Raises:
+        DataError: There is no run, or no float model in it.
+        OptionError: A fraction is not allowed, or the pruner has no such options.
+        PruningError: No layer can be pruned.
+    """
+    context, index = _last_float(run, cpu=cpu)
+    model = context.model_after(index).cpu()
+    whole = _pruner(pruner, fractions[0])
+    groups = whole.groups(model, context.example_inputs)
+    if not groups:
+        raise PruningError(f"The pruner {pruner} can prune no layer of {run}.")
+    found = []
+    for layers in groups:
+        others = tuple(_literal(name) for group in groups if group != layers for name in group)
+        accuracies = {}
+        for fraction in fractions:
+            alone = _pruner(pruner, fraction, others)
+            pruned = alone.prune(model, context.example_inputs).model
+            accuracies[fraction] = _accuracy(context, pruned)
+        found.append(Sensitivity(layers, accuracies))
+    return Sensitivities(context.name(index), _accuracy(context, model), found)
+
+
+def plot(found: Sensitivities, file: Path) -> None:
+    """Draws accuracy over the removed fraction, a line for each layer, into a PNG.
+
+    Raises:
+        DataError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError(
+            "Plots need matplotlib: pip install 'micronet[plots]'. The table needs nothing."
+        ) from error
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for group in found.groups:
+        points = [(0.0, found.accuracy), *sorted(group.accuracies.items())]
+        axes.plot(*zip(*points, strict=True), marker="o", label=", ".join(group.layers))
+    axes.set(xlabel="fraction of the layer's channels removed", ylabel="accuracy")
+    figure.legend(loc="outside right upper", fontsize="small")
+    figure.savefig(file)
+
+
+def _last_float(run: Path, *, cpu: bool) -> tuple[Context, int]:
+    """A run's context, and its last finished step that leaves a float model."""
+    recipe = run / "recipe.yaml"
+    if not recipe.is_file():
+        raise DataError(f"There is no run at {run}.")
+    resolved = resolve(*read(str(recipe)))
+    folder = RunFolder(run)
+    context = Context(resolved, folder, Accelerator(cpu=cpu), *resolved.load_data())
+    index = -1
+    for position, step in enumerate(context.steps):
+        kept = isinstance(step, (Train, Prune, Evaluate))
+        if not kept or folder.finished(context.name(position)) is None:
+            break
+        index = position
+    if index < 0 and folder.finished(context.name(index)) is None:
+        raise DataError(f"{run} has no finished step with a float model yet.")
+    return context, index
+
+
+def _pruner(name: str, percent: float, keep: tuple[str, ...] = ()) -> Any:
+    try:
+        return registry.create("pruner", name, percent=percent, keep=keep)
+    except OptionError as error:
+        raise OptionError(f"pruner {name!r}: {error}", error.option) from error
+
+
+def _literal(name: str) -> str:
+    """A layer's name as a pattern that matches it alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _accuracy(context: Context, model: nn.Module) -> float:
+    placed = model.to(context.accelerator.device)
+    return accuracy(placed, context.test_set, accelerator=context.accelerator)
