@@ -28,11 +28,8 @@ class NormalPruner(ChannelPruner):
         return to_multiple(above, len(group.sets), group.unit)
 
     def _why_not(self, group: Group) -> str | None:
-        return beside_group_convolutions(group)
-
-
-def beside_group_convolutions(group: Group) -> str | None:
-    """Why a pruner that knows no group convolutions leaves a group whole."""
-    if not group.convolutions:
-        return None
-    return f"it shares channels with the group convolution {group.convolutions[0]} (see pruner gc)"
+        if not group.convolutions:
+            return None
+        return (
+            f"it is beside the group convolution {group.convolutions[0]}; the pruner gc minds those"
+        )

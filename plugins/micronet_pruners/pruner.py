@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from micronet.pruning import PruningPlan
     from micronet_pruners.channels import Channels, Group
+    from micronet_pruners.removal import Misfit
 
 
 @attrs.frozen(kw_only=True)
@@ -115,10 +116,9 @@ class ChannelPruner(Pruner):
                 return plan_of(model, example_inputs, channels, list(counts.items()), scores)
             except Misfit as misfit:
                 for group in misfit.groups:
-                    more = counts[group] + group.unit
-                    if misfit.larger and group.unit > 1 and more < len(group.sets):
-                        least[group] = more
-                    else:
+                    more = _more(group, counts, misfit)
+                    least.update(more)
+                    if not more:
                         reasons[channels.groups.index(group)] = misfit.reason
 
     def _total(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
@@ -140,6 +140,24 @@ def to_multiple(number: int, size: int, multiple: int) -> int:
     if size < multiple:
         return size
     return min(max(math.floor(number / multiple + 0.5), 1), size // multiple) * multiple
+
+
+def _more(group: Group, counts: dict[Group, int], misfit: Misfit) -> dict[Group, int]:
+    """How many sets to keep in another attempt; empty where the group must stay whole.
+
+    A group and its equals keep as many: code that splits a layer's channels into halves may need
+    halves of one size. Where an uneven shuffle was the trouble, it keeps the next number that its
+    parts allow.
+    """
+    equals = {
+        other: count
+        for other, count in counts.items()
+        if other.layers == group.layers and len(other.sets) == len(group.sets)
+    }
+    if len(set(equals.values())) > 1:
+        return dict.fromkeys(equals, max(equals.values()))
+    more = counts[group] + group.unit
+    return {group: more} if misfit.larger and group.unit > 1 and more < len(group.sets) else {}
 
 
 def _by_layer(channels: Channels, reasons: dict[int, str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from micronet.options import option
-from micronet_pruners.normal import beside_group_convolutions
 from micronet_pruners.pruner import ChannelPruner, to_multiple
 
 if TYPE_CHECKING:
@@ -20,13 +19,11 @@ class RegularPruner(ChannelPruner):
     """As `normal`, and the number of channels that each layer keeps is a multiple of `multiple`.
 
     It is the multiple nearest to what is above the threshold, at least `multiple`; a layer with
-    fewer channels than that stays whole.
+    fewer channels than that stays whole. Beside group convolutions it is a multiple of their
+    groups as well.
     """
 
     multiple: int = option(8, ge=1, doc="What the kept number of each layer is a multiple of.")
 
     def _rounded(self, group: Group, above: int) -> int:
         return to_multiple(above, len(group.sets), math.lcm(self.multiple, group.unit))
-
-    def _why_not(self, group: Group) -> str | None:
-        return beside_group_convolutions(group)

@@ -80,13 +80,20 @@ def test_what_gc_leaves_is_the_network_of_the_zoo_with_these_channels(nin_gc, cr
     assert torch.equal(again.eval()(X), pruned.eval()(X))
 
 
-def test_normal_and_regular_leave_layers_beside_group_convolutions(create, with_statistics):
+def test_normal_leaves_layers_beside_group_convolutions(create, with_statistics):
     model = with_statistics(torchvision.models.regnet_x_400mf())
-    for name in ("normal", "regular"):
-        result = create("pruner", name, percent=0.3).prune(model, (X,))
-        told = set(result.reasons.values())
-        assert any("with the group convolution trunk_output.block1" in why for why in told)
-        assert params_m(result.model) < 0.9 * params_m(model)
+    result = create("pruner", "normal", percent=0.3).prune(model, (X,))
+    told = set(result.reasons.values())
+    assert any("beside the group convolution trunk_output.block1" in why for why in told)
+    assert params_m(result.model) < 0.9 * params_m(model)
+
+
+def test_regular_keeps_multiples_of_the_groups_too(nin_gc, create):
+    result = create("pruner", "regular", percent=0.5, multiple=8).prune(nin_gc, (X,))
+    cfg = channels(result.model)
+    assert sum(cfg) < sum(GC_CFG)
+    for number, multiple in zip(cfg, (8, 8, 16, 16, 8, 32, 32, 8), strict=True):
+        assert number % multiple == 0
 
 
 @pytest.mark.parametrize("target", ["params", "flops"])
