@@ -119,6 +119,9 @@ def _shrink_convolution(
     layer: _ConvNd, outputs: Tensor, inputs: Tensor, groups: int, done: dict[int, Any]
 ) -> None:
     """Each group of the smaller layer reads its own inputs, so it has columns of its own."""
+    for channels, kept in ((layer.in_channels, inputs), (layer.out_channels, outputs)):
+        if int(kept.max()) >= channels:
+            raise IndexError(f"it has no channel {int(kept.max())}")
     transposed = isinstance(layer, _ConvTransposeNd)
     weight = layer.weight.detach()
     rows, columns = (inputs, outputs) if transposed else (outputs, inputs)

@@ -52,6 +52,20 @@ def test_a_plan_with_channels_that_the_layer_lacks_is_refused_by_name(small_net)
         apply_plan(small_net, plan)
 
 
+def test_a_plan_with_inputs_that_the_layer_lacks_is_refused_by_name(small_net):
+    plan = PruningPlan({"stem": Kept((0, 1), (0, 1, 5))})
+    with pytest.raises(PruningError, match="at 'stem': it has no channel 5"):
+        apply_plan(small_net, plan)
+
+
+def test_each_group_of_a_convolution_keeps_its_own_inputs():
+    layer = nn.Conv2d(8, 4, 1, groups=2, bias=False)
+    smaller = apply_plan(layer, PruningPlan({"": Kept((1, 3), (0, 3, 5, 6), groups=2)}))
+    assert torch.equal(smaller.weight[0], layer.weight[1, [0, 3]])
+    assert torch.equal(smaller.weight[1], layer.weight[3, [1, 2]])
+    assert (smaller.in_channels, smaller.out_channels, smaller.groups) == (4, 2, 2)
+
+
 def test_a_plan_for_a_layer_without_channels_is_refused_by_name(small_net):
     with pytest.raises(PruningError, match="'relu'"):
         apply_plan(small_net, PruningPlan({"relu": Kept((0,), (0,))}))

@@ -48,16 +48,18 @@ class ChannelPruner(Pruner):
         from micronet.pruning import apply_plan
         from micronet_pruners.removal import check_runs
 
-        channels = self._followed(model, example_inputs)
-        reasons = self._reasons(model, channels)
-        plan = self._plan(model, example_inputs, channels, reasons)
+        large, inputs = _on_cpu(model, example_inputs)
+        channels = self._followed(large, inputs)
+        reasons = self._reasons(large, channels)
+        plan = self._plan(large, inputs, channels, reasons)
         pruned = apply_plan(model, plan)
         check_runs(pruned, example_inputs)
         return PruningResult(pruned, plan, _by_layer(channels, reasons))
 
     def groups(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[str, ...]]:
-        channels = self._followed(model, example_inputs)
-        reasons = self._reasons(model, channels)
+        large, inputs = _on_cpu(model, example_inputs)
+        channels = self._followed(large, inputs)
+        reasons = self._reasons(large, channels)
         return [g.layers for index, g in enumerate(channels.groups) if index not in reasons]
 
     def _followed(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Channels:
@@ -65,7 +67,7 @@ class ChannelPruner(Pruner):
         from micronet_pruners.tracing import Failure
 
         try:
-            return Channels.of(copy.deepcopy(model), example_inputs)
+            return Channels.of(model, example_inputs)
         except Failure as failure:
             raise PruningError(f"The model's channels can't be followed: {failure}") from failure
 
@@ -140,6 +142,13 @@ def to_multiple(number: int, size: int, multiple: int) -> int:
     if size < multiple:
         return size
     return min(max(math.floor(number / multiple + 0.5), 1), size // multiple) * multiple
+
+
+def _on_cpu(
+    model: nn.Module, example_inputs: tuple[Tensor, ...]
+) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A copy to experiment with."""
+    return copy.deepcopy(model).cpu(), tuple(tensor.cpu() for tensor in example_inputs)
 
 
 def _more(group: Group, counts: dict[Group, int], misfit: Misfit) -> dict[Group, int]:

@@ -153,10 +153,14 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...], found: Trace) -> None:
 @contextmanager
 def _watched(model: nn.Module, working: list[nn.Module]) -> Iterator[None]:
     """Keeps the modules that are at work in `working`, the innermost last."""
+
+    def leave(*_: Any) -> None:
+        working.pop()
+
     hooks = []
     for module in model.modules():
         hooks.append(module.register_forward_pre_hook(lambda m, _: working.append(m)))
-        hooks.append(module.register_forward_hook(lambda *_: working.pop() and None))
+        hooks.append(module.register_forward_hook(leave))
     try:
         yield
     finally:
