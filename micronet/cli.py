@@ -190,7 +190,7 @@ def _sensitivity(
             for group in found.groups
         ]
         print(f"{found.step}: accuracy {found.accuracy:.2%}\n")
-        _print_table(header, body)
+        print_table(header, body)
     file = run / f"sensitivity-{pruner.replace(':', '-')}.png"
     try:
         plot(found, file)

@@ -13,6 +13,7 @@ from torch import nn
 from micronet import registry
 from micronet.errors import DataError, OptionError, PruningError
 from micronet.pipeline.context import Context
+from micronet.pipeline.data import checked_sets
 from micronet.pipeline.folder import RunFolder
 from micronet.recipe import Evaluate, Prune, Train
 from micronet.recipe_file import read
@@ -111,7 +112,8 @@ def _last_float(run: Path, *, cpu: bool) -> tuple[Context, int]:
         raise DataError(f"There is no run at {run}.")
     resolved = resolve(*read(str(recipe)))
     folder = RunFolder(run)
-    context = Context(resolved, folder, Accelerator(cpu=cpu), *resolved.load_data())
+    sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
+    context = Context(resolved, folder, Accelerator(cpu=cpu), *sets)
     index = -1
     for position, step in enumerate(context.steps):
         kept = isinstance(step, (Train, Prune, Evaluate))
