@@ -132,7 +132,7 @@ def test_show_as_json_has_the_promised_keys(micronet_cli):
     assert set(shown) == {
         "kind", "name", "distribution", "version", "summary", "doc", "options"
     }  # fmt: skip
-    (percent,) = shown["options"]
+    percent, *_ = shown["options"]
     assert percent == {
         "name": "percent",
         "type": "float",

@@ -41,15 +41,15 @@ def fake_quantize(
         covered: The caller knows that no value of `x` lies beyond the grid: nothing is clamped,
             and the gradient is the identity.
     """
-    if x.is_cuda or torch.compiler.is_compiling():
+    if x.is_cuda:
         return _fused(x, scale, zero_point, grid, axis)
     shift: Any = zero_point
     if grid.symmetric:
         shift = 0
-    elif axis is None:
-        shift = int(zero_point)
-    else:
+    elif axis is not None:
         shift = along(axis, x, zero_point)
+    elif not torch.compiler.is_compiling():
+        shift = int(zero_point)
     scale = scale if axis is None else along(axis, x, scale)
     low, high = grid.quant_min - shift, grid.quant_max - shift
     result: Tensor = _StraightThrough.apply(x, scale, low, high, covered)
@@ -84,20 +84,22 @@ def codes(x: Tensor, scale: Tensor, zero_point: Tensor | None, grid: Grid) -> Te
 class _StraightThrough(torch.autograd.Function):
     """round(x / scale), clamped to `low` and `high`, times scale.
 
-    With one scale for all, `low` and `high` are plain numbers, which spares many small tensors.
+    With one scale for all, `low` and `high` are plain numbers, which spares many small tensors;
+    not while torch.compile looks on, which makes one loop of everything.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any, covered: bool) -> Tensor:
         ctx.covered, ctx.bounds = covered, None
-        if not covered and scale.dim() == 0:
+        compiling = torch.compiler.is_compiling()
+        if not covered and scale.dim() == 0 and not compiling:
             ctx.save_for_backward(x)
             ctx.bounds = (low - 0.5) * scale.item(), (high + 0.5) * scale.item()
         elif not covered:
             ctx.save_for_backward(x, (low - 0.5) * scale, (high + 0.5) * scale)
         if covered and isinstance(low, int) and low == -high:
             return torch.mul(x, scale.reciprocal()).round_().mul_(scale)
-        if x.numel() <= _BLOCK or scale.dim() > 0:
+        if x.numel() <= _BLOCK or scale.dim() > 0 or compiling:
             return torch.mul(x, scale.reciprocal()).round_().clamp_(low, high).mul_(scale)
         return _by_blocks(x, scale, low, high)
 
