@@ -117,6 +117,8 @@ class ChannelPruner(Pruner):
             try:
                 return plan_of(model, example_inputs, channels, list(counts.items()), scores)
             except Misfit as misfit:
+                if not misfit.groups:
+                    raise PruningError(f"The model can't be pruned: {misfit.reason}.") from misfit
                 for group in misfit.groups:
                     more = _more(group, counts, misfit)
                     least.update(more)

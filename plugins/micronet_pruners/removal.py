@@ -122,9 +122,9 @@ def _culprits(
     """The groups whose smaller number makes the forward pass fail."""
     kind = type(failure.module)
     reason = f"the code of {kind.__name__} fixes their number ({failure})"
-    if len(counts) == 1:
-        return Misfit([counts[0][0]], reason)
     groups = [group for group, _ in counts]
+    if len(groups) <= 1:
+        return Misfit(groups, reason)
     if kind not in (nn.Sequential, type(model)):
         prefixes = [f"{name}." for name, m in model.named_modules() if type(m) is kind]
         for suspects in (
