@@ -39,6 +39,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--models", help="Only these, as in alexnet,vgg11.")
+    parser.add_argument("--pruners", help="Only these, as in micronet,BNScale.")
     parser.add_argument("--out", type=Path, help="JSON file that takes each row as it is done.")
     parser.add_argument("--limit", type=float, default=300, help="Seconds for one process.")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
@@ -52,7 +53,7 @@ def main() -> None:
         rows = json.loads(arguments.out.read_text("utf-8"))
     for name in wanted:
         row = rows.setdefault(name, {})
-        for pruner in _PRUNERS:
+        for pruner in arguments.pruners.split(",") if arguments.pruners else _PRUNERS:
             if pruner not in row:
                 row[pruner] = _row(name, pruner, arguments.limit)
                 print(f"{name} {pruner}: {row[pruner]}", file=sys.stderr, flush=True)
@@ -127,7 +128,9 @@ def _row(name: str, pruner: str, limit: float) -> dict[str, Any]:
 def _table(rows: dict[str, dict[str, Any]]) -> str:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     machine = f"{platform.machine()}, Python {platform.python_version()}"
-    sums = [f"{pruner} {sum(_works(row[pruner]) for row in rows.values())}" for pruner in _PRUNERS]
+    sums = [
+        f"{pruner} {sum(_works(row.get(pruner)) for row in rows.values())}" for pruner in _PRUNERS
+    ]
     header = ["Model", "Image", "Params left", "FLOPs left", "Error", "Engine error"]
     header += ["Layers left whole", "Time (s)", "BNScale: params left", "Magnitude: params left"]
     lines = [
@@ -141,13 +144,23 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _works(found: dict[str, Any]) -> bool:
-    return "failed" not in found and found["params"] < _NOTHING
+def _peer(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not run"
+    if "failed" in found:
+        return str(found["failed"])
+    return f"{found['params']:.0%} ({found['seconds']:.1f} s)"
+
+
+def _works(found: dict[str, Any] | None) -> bool:
+    return found is not None and "failed" not in found and found["params"] < _NOTHING
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
-    ours = row["micronet"]
-    if "failed" in ours:
+    ours = row.get("micronet")
+    if ours is None:
+        cells = ["", "not run", "", "", "", "", ""]
+    elif "failed" in ours:
         cells = ["", ours["failed"], "", "", "", "", f"{ours['seconds']:.0f}"]
     else:
         cells = [
@@ -159,11 +172,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
             str(len(ours["whole"])),
             f"{ours['seconds']:.1f}",
         ]
-    peers = [row["BNScale"], row["Magnitude"]]
-    cells += [
-        peer["failed"] if "failed" in peer else f"{peer['params']:.0%} ({peer['seconds']:.1f} s)"
-        for peer in peers
-    ]
+    cells += [_peer(row.get(pruner)) for pruner in _PRUNERS[1:]]
     return f"| {' | '.join([name, *(cell.replace('|', chr(92) + '|') for cell in cells)])} |"
 
 
