@@ -40,16 +40,17 @@ def rows_of(model: str, fraction: float, options: argparse.Namespace) -> list[Ro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", choices=list(PRUNERS), default=list(PRUNERS))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     lines = []
-    for model, pruner in PRUNERS.items():
+    for model in options.models:
         for fraction in FRACTIONS:
             first, *_, pruned, engine = rows_of(model, fraction, options)
             if fraction == FRACTIONS[0]:
                 lines.append(line(f"{model}", first, engine.float_latency_ms, 1.0))
-            name = f"{model}, {pruner} {fraction:.0%}"
+            name = f"{model}, {PRUNERS[model]} {fraction:.0%}"
             lines.append(line(name, pruned, engine.latency_ms, engine.speedup))
     print(
         "| Network | Acc | GFLOPs | Params (M) | Size (MB) | Latency (ms) | Speed-up |\n"
