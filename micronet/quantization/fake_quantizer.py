@@ -37,9 +37,12 @@ class FakeQuantizer(ShapedByData, ABC):
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "off":
             return x
-        if self.mode == "calibrate" or (self.training and not self.frozen):
+        if self.mode == "calibrate":
+            self.watch(x.detach())
+            return x
+        if self.training and not self.frozen:
             self.observe(x.detach())
-        return x if self.mode == "calibrate" else self.fake_quantize(x)
+        return self.fake_quantize(x)
 
     @abstractmethod
     def fake_quantize(self, x: Tensor) -> Tensor:
@@ -60,7 +63,16 @@ class FakeQuantizer(ShapedByData, ABC):
         raise NotImplementedError(f"{type(self).__name__} does not quantize weights")
 
     def observe(self, x: Tensor) -> None:
-        """Lets the grid follow the data, in training and calibration; by default it does not."""
+        """Lets the grid follow the data; by default it does not."""
+
+    def watch(self, x: Tensor) -> None:
+        """As `observe`, but the grid need not follow before `settle`: calibration does not round,
+        and a range may take longer to find than the data to see.
+        """
+        self.observe(x)
+
+    def settle(self) -> None:
+        """Lets the grid follow what was watched."""
 
     @property
     def ready(self) -> bool:
@@ -101,12 +113,14 @@ class AffineFakeQuantizer(FakeQuantizer):
         self.register_buffer("scale", torch.tensor(0.0))
         self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
         self._ready = False
+        self._unsettled = False
 
     @property
     def ready(self) -> bool:
         return self._ready
 
     def fake_quantize(self, x: Tensor) -> Tensor:
+        self.settle()
         if not self._ready:
             raise QuantizationError(
                 "A quantizer has seen no data, so its scale is not known. Train or calibrate the "
@@ -127,11 +141,25 @@ class AffineFakeQuantizer(FakeQuantizer):
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Lets the observer see `x` and moves the grid to the range that it then gives."""
+        self.watch(x)
+        self.settle()
+
+    @torch.no_grad()
+    def watch(self, x: Tensor) -> None:
         if self.observer is None or x.numel() == 0:
             return
         if self.whole:
+            if self._unsettled:  # and seen: weights stay during a calibration
+                return
             self.observer.restart()
         self.observer(x)
+        self._unsettled = True
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        if not self._unsettled or self.observer is None:
+            return
+        self._unsettled = False
         scale, zero_point = self.grid.scale_and_zero_point(*self.observer.range())
         # New tensors: where a module runs twice in a step, the first one's gradient needs its own.
         self.scale, self.zero_point = scale, zero_point

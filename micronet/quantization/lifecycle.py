@@ -62,6 +62,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     if count == 0:
         raise QuantizationError("Calibration got no batches.")
     for name, quantizer in quantizers.items():
+        quantizer.settle()
         if isinstance(quantizer, AffineFakeQuantizer) and not quantizer.scale.isfinite().all():
             raise QuantizationError(f"Calibration met NaN or Inf at {name!r}.")
 

@@ -59,14 +59,14 @@ class FoldedWeightQuantizer(AffineFakeQuantizer):
         factor = gamma * torch.rsqrt(variance + bn.eps)
         return torch.where(factor.abs() < _SMALLEST, _SMALLEST, factor)
 
-    def observe(self, x: Tensor) -> None:
+    def watch(self, x: Tensor) -> None:
         factor = self.factor
         if factor is not None and isinstance(self.observer, RangeObserver):
             # f keeps or reverses the order within a channel, so the ends of w f are the ends of w.
             low, high = extremes(x, self.channels)
-            super().observe(torch.stack([low * factor, high * factor]))
+            super().watch(torch.stack([low * factor, high * factor]))
         else:
-            super().observe(self._folded(x))
+            super().watch(self._folded(x))
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         factor = self.factor

@@ -9,10 +9,21 @@ from torch import Tensor, distributed
 
 from micronet.quantization import Grid, ObserverModule, share
 
+_COUNTED = 1 << 18
+"""Values of a tensor that are counted, evenly spaced: counting takes 50 times longer than finding
+the extremes, and more would not change a range by a step."""
+
 
 def counted(x: Tensor, bins: int, low: Tensor, high: Tensor, *, enabled: bool) -> Tensor:
-    """Counts of the values of `x`, of all ranks, in equal bins from `low` to `high`."""
-    counts = torch.histc(x.float(), bins, float(low), float(high))
+    """Counts of the values of `x`, of all ranks, in equal bins from `low` to `high`.
+
+    Of a tensor with more than 2^18 values, about that many are counted.
+    """
+    values = x.reshape(-1)
+    if len(values) > _COUNTED:
+        step = len(values) // _COUNTED | 1  # odd, so that it meets all columns of an image
+        values = values[::step]
+    counts = torch.histc(values.float(), bins, float(low), float(high))
     if enabled and distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(counts)
     return counts

@@ -37,7 +37,10 @@ class MovingAverage(Observer):
 
 @attrs.frozen(kw_only=True)
 class Percentile(Observer):
-    """A moving average of a low and a high percentile of each batch: outliers are clipped."""
+    """A moving average of a low and a high percentile of each batch: outliers are clipped.
+
+    Of a tensor of more than 2^18 values, about that many are counted, evenly spaced.
+    """
 
     percentile: float = option(
         0.9999, gt=0.5, le=1, doc="Fraction of the values within each end of the range."
@@ -52,7 +55,11 @@ class Percentile(Observer):
 
 @attrs.frozen(kw_only=True)
 class MSE(Observer):
-    """The range with the least squared error of rounding and clipping, over all values seen."""
+    """The range with the least squared error of rounding and clipping, over all values seen.
+
+    Of a tensor of more than 2^18 values, about that many are counted, evenly spaced; and the
+    range always ends within the extremes of all.
+    """
 
     def build(self, axis: int | None = None, *, grid: Grid | None = None) -> ObserverModule:
         from micronet_observers.mse import MSEModule
@@ -62,7 +69,10 @@ class MSE(Observer):
 
 @attrs.frozen(kw_only=True)
 class Entropy(Observer):
-    """The range whose codes keep most of the values' information (Migacz 2017)."""
+    """The range whose codes keep most of the values' information (Migacz 2017).
+
+    Of a tensor of more than 2^18 values, about that many are counted, evenly spaced.
+    """
 
     def build(self, axis: int | None = None, *, grid: Grid | None = None) -> ObserverModule:
         from micronet_observers.entropy import EntropyModule

@@ -95,3 +95,14 @@ def test_restarting_forgets_extremes(create):
     observer.restart()
     observer(torch.tensor([1.0, 2.0]))
     assert [float(end) for end in observer.range()] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["percentile", "mse", "entropy"])
+def test_a_big_batch_has_the_range_of_its_parts(create, name):
+    images = torch.randn(32, 16, 64, 64, generator=torch.Generator().manual_seed(0)).relu()
+    whole, parts = (create("observer", name).build() for _ in range(2))
+    whole(images)
+    for part in images.split(1):  # each small enough to be counted as a whole
+        parts(part)
+    assert float(whole.range()[1]) == pytest.approx(float(parts.range()[1]), rel=0.1)
+    assert whole.range()[0] == parts.range()[0] == 0
