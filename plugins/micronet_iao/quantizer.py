@@ -4,13 +4,13 @@ Networks for Efficient Integer-Arithmetic-Only Inference").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from micronet import registry
-from micronet.errors import OptionError
+from micronet.errors import OptionError, QuantizationError
 from micronet.options import option
 from micronet.techniques import Observer, Quantizer
 
@@ -49,6 +49,19 @@ class IAO(Quantizer):
         doc="Statistics that fold batch norms into weights while training: none, so that a fuser "
         "folds them afterwards; the batch's, at a second convolution; or the running ones.",
     )
+    equalize: bool = option(
+        default=False,
+        doc="Whether calibration first brings the channels of a tensor to similar ranges.",
+    )
+    rounding: Literal["nearest", "learned"] = option(
+        "nearest",
+        doc="Whether calibration rounds a weight to the nearest code, or up or down as the "
+        "layer's output needs it.",
+    )
+    bias_correction: bool = option(
+        default=False,
+        doc="Whether calibration takes the mean error of each output channel off the bias.",
+    )
 
     def __attrs_post_init__(self) -> None:
         for choice in (self.w_observer, self.a_observer):
@@ -67,6 +80,32 @@ class IAO(Quantizer):
         if self.fold_bn != "after" and not self.per_channel:
             self._fold_while_training(prepared, example_inputs)
         return prepared
+
+    def calibrate(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Lets the observers see data; where options ask for it, weights and biases change too.
+
+        With `equalize`, `rounding` or `bias_correction` all batches are held in memory.
+
+        Raises:
+            QuantizationError: A tensor holds NaN or Inf; or the model does not suit an option.
+        """
+        from micronet_iao.equalization import equalize
+        from micronet_iao.ranks import follow_first_rank
+        from micronet_iao.reconstruction import reconstruct
+
+        learned = self.rounding == "learned"
+        if not (self.equalize or self.bias_correction or learned):
+            super().calibrate(model, batches)
+            return
+        _refuse_frozen(model)
+        batches = list(batches)
+        if self.equalize and batches:
+            equalize(model, batches)
+            follow_first_rank(model)
+        super().calibrate(model, batches)
+        if self.bias_correction or learned:
+            reconstruct(model, batches, learned=learned, bias_correction=self.bias_correction)
+            follow_first_rank(model)
 
     def weight_quantizer(self, layer: nn.Module) -> FakeQuantizer:
         """The quantizer of a layer's weight, fitted to it."""
@@ -106,6 +145,16 @@ class IAO(Quantizer):
             layer.weight_quantizer = quantizer
             if self.fold_bn == "batch":
                 layer.register_forward_pre_hook(observe_batch_variance)
+
+
+def _refuse_frozen(model: nn.Module) -> None:
+    from micronet.quantization import fake_quantizers
+
+    if any(quantizer.frozen for _, quantizer in fake_quantizers(model)):
+        raise QuantizationError(
+            "equalize, rounding and bias_correction change weights, and the grids of a frozen "
+            "model can't follow. Calibrate before freeze."
+        )
 
 
 def _observer(choice: str | Mapping[str, Any]) -> Observer:

@@ -31,17 +31,17 @@ def _torchrun(folder, *command):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory, make_project):
-    """What both processes of a training and of a calibration ended with, by its name."""
+    """What both processes of a training and of calibrations ended with, by its name."""
     folder = tmp_path_factory.mktemp("ranks")
     make_project(folder)
     _torchrun(folder, str(Path(__file__).with_name("two_ranks.py")), str(folder))
     return {
         name: tuple(torch.load(folder / f"{name}.{rank}") for rank in (0, 1))
-        for name in ("trained", "calibrated")
+        for name in ("trained", "calibrated", "refined")
     }
 
 
-@pytest.mark.parametrize("name", ["trained", "calibrated"])
+@pytest.mark.parametrize("name", ["trained", "calibrated", "refined"])
 def test_all_processes_end_with_the_same_weights_and_observers(ranks, name):
     first, second = ranks[name]
 

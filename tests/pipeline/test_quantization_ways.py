@@ -36,6 +36,26 @@ def test_a_given_model_is_quantized_without_training_and_compared_with_itself(pr
     assert all(torch.equal(after[key], tensor) for key, tensor in given.items())
 
 
+def test_a_calibration_that_changes_weights_is_fused_and_deployed_as_any_other(project, whole_run):
+    options = {"equalize": True, "rounding": "learned", "bias_correction": True}
+    project.write_recipe(
+        {"quantize": {"quantizer": "iao", **options}},
+        {"calibrate": {"batches": 4, "batch_size": 32}},
+        "fuse",
+        "deploy",
+        weights=str(whole_run.out / "steps" / "01-train.safetensors"),
+    )
+
+    result = project.run()
+
+    assert result.returncode == 0, result.stderr
+    base, *_, deployed = project.rows()
+    assert deployed["accuracy"] >= base["accuracy"] - 0.02
+    before, after = _state(project, "01-quantize"), _state(project, "02-calibrate")
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["0.weight"], after["0.weight"])
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory, make_project):
     """A run that trains on after its observers stopped."""

@@ -39,3 +39,12 @@ model = minmax.prepare(tiny.model(), example_inputs)
 low, high = [(0.0, 1.0), (-3.0, 5.0)][rank]
 minmax.calibrate(model, [torch.full((2, 3, 16, 16), low), torch.full((2, 3, 16, 16), high)])
 torch.save(model.state_dict(), out / f"calibrated.{rank}")
+
+torch.manual_seed(0)
+refining = registry.create(
+    "quantizer", "iao", equalize=True, rounding="learned", bias_correction=True
+)
+model = refining.prepare(tiny.model(), example_inputs)
+images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(rank))
+refining.calibrate(model, [images])
+torch.save(model.state_dict(), out / f"refined.{rank}")
