@@ -139,7 +139,7 @@ def test_show_as_json_has_the_promised_keys(micronet_cli):
         "default": 0.5,
         "required": False,
         "range": "above 0 and at most 0.95",
-        "doc": "Fraction of all channels to remove.",
+        "doc": "Fraction to remove, of what target says.",
     }
 
 

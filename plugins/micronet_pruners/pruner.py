@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ChannelPruner(Pruner):
     """Removes the channels with the lowest scores of the whole model."""
 
-    percent: float = option(0.5, gt=0, le=0.95, doc="Fraction to remove.")
+    percent: float = option(0.5, gt=0, le=0.95, doc="Fraction to remove, of what target says.")
     target: Literal["channels", "params", "flops"] = option(
         "channels",
         doc="What the fraction means: of the channels that can be removed, or of all the model's "
