@@ -15,6 +15,7 @@ from micronet.errors import DeployError
 from micronet.files import replacing_directory
 from micronet.measure import Timing, activation_bits, gflops, params_m, time_calls, weight_bits
 from micronet.pipeline.context import Context
+from micronet.pipeline.folder import Record
 from micronet.pipeline.measuring import class_notes, compared, type_after
 from micronet.pipeline.progress import Bar
 from micronet.pipeline.results import Row
@@ -27,11 +28,11 @@ _BATCH = 64
 _FLOAT = "float"
 
 
-def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | None:
+def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
     """Exports a model beside the float model it came from, and measures both on the engine.
 
     Returns:
-        The row, `None` on processes other than the first, which have nothing to do here.
+        The record, without a row on processes other than the first, which have nothing to do here.
 
     Raises:
         DeployError: The export fails, or engine and simulation disagree beyond `min_parity`.
@@ -42,7 +43,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
     simulated, labels = predict(model, context.test_set, accelerator=context.accelerator)
     float_model = context.model_after(context.float_index())
     if not context.accelerator.is_main_process:
-        return None
+        return Record(row=None)
     directory = context.folder.deployed / f"{index + 1:02d}-{step.backend.replace(':', '-')}"
     with replacing_directory(directory) as temporary:
         artifact = _export(backend, model, context, temporary)
@@ -62,7 +63,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
         timing = time_calls([lambda: runner(batch), lambda: float_runner(batch)])
         ms, float_ms = timing.medians
         size_mb = artifact.size_bytes / 1e6
-    return compared(
+    row = compared(
         context,
         Row(
             step=context.name(index),
@@ -78,25 +79,26 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Row | No
             speedup=float_ms / ms,
             parity_top1=parity,
             artifact=directory.relative_to(context.folder.path).as_posix(),
-            notes=[*class_notes(found), *_latency_notes(step.backend, timing)],
+            notes=class_notes(found),
         ),
     )
+    return Record(row, remarks=_remarks(step.backend, timing))
 
 
-def _latency_notes(backend: str, timing: Timing) -> list[str]:
-    notes = []
+def _remarks(backend: str, timing: Timing) -> list[str]:
+    remarks = []
     ms, float_ms = timing.medians
     if ms > float_ms:
-        notes.append(
-            f"the float model is faster on {backend}; layers without a kernel for integers cost "
+        remarks.append(
+            f"The float model is faster on {backend}; layers without a kernel for integers cost "
             f"more than the others gain."
         )
     if timing.disturbed:
-        notes.append(
-            f"the machine was busy: the engines waited {timing.waiting:.1f} times as long for a "
+        remarks.append(
+            f"The machine was busy: the engines waited {timing.waiting:.1f} times as long for a "
             f"processor as they ran, so do not trust these latencies."
         )
-    return notes
+    return remarks
 
 
 def _export(

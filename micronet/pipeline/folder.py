@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ class Record:
     Args:
         row: Its measurements, `None` if the step measures nothing.
         plan: What a prune step kept, as `PruningPlan.to_json` writes it.
+        remarks: What to say about its timings, a sentence each; another time it may be another.
     """
 
     row: Row | None
     plan: str | None = None
+    remarks: Sequence[str] = ()
 
 
 @attrs.frozen

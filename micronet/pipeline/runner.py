@@ -115,6 +115,8 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         context.folder.tidy(name, _results(context))
     context.accelerator.wait_for_everyone()
     reporter.done(title, record.row, time.monotonic() - start)
+    for remark in record.remarks:
+        reporter.say(f"  {remark}")
 
 
 def _results(context: Context) -> Results:

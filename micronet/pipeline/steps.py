@@ -146,7 +146,7 @@ def _evaluate(context: Context, index: int, model: nn.Module, _bar: Bar) -> Reco
 
 
 def _deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
-    return Record(deploy(context, index, model, bar))
+    return deploy(context, index, model, bar)
 
 
 _ACTIONS: dict[type[Any], Callable[[Context, int, nn.Module, Bar], Record]] = {

@@ -37,7 +37,7 @@ PAIRS = [
     ("regular 8", "QAFT"),
     ("regular 16", "PTQ"),
     ("gc", "wbwtab"),
-    ("gc", "iao"),
+    pytest.param("gc", "iao", marks=pytest.mark.slow),
 ]
 
 

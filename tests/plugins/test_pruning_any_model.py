@@ -25,9 +25,12 @@ MODELS = {
     "vit_b_32": 0.85,
 }
 """torchvision models, and what may be left of their parameters and operations."""
+SLOW = {"densenet121", "googlenet", "swin_t", "vit_b_32"}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS]
+)
 def test_a_torchvision_model_loses_channels_exactly_and_its_engine_agrees(name, tmp_path, create):
     model, size = model_with_statistics(name)
     outcome = examine(model, size, create("pruner", "gc", percent=0.3), tmp_path)
