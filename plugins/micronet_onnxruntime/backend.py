@@ -47,8 +47,10 @@ class OnnxRuntime(DeployBackend):
     ) -> Artifact:
         import onnxruntime
 
+        from micronet.example_inputs import check_example_inputs
         from micronet.export import export_onnx
 
+        check_example_inputs(example_inputs)
         directory.mkdir(parents=True, exist_ok=True)
         export_onnx(model, example_inputs, directory / _FILE, dynamic=dynamic)
         integer_kernels = _rewrite(directory / _FILE)

@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -225,7 +224,7 @@ def test_a_traced_model_is_prepared_like_the_model_itself(small_net, images, iao
 
 
 @pytest.mark.parametrize("wrong", ["a tensor", "a list"])
-def test_inputs_that_are_no_tuple_are_refused_in_words(small_net, images, wrong):
+def test_inputs_that_are_no_tuple_are_refused_in_words(small_net, images, wrong, tmp_path):
     inputs = images if wrong == "a tensor" else [images]
     for use in (
         lambda: registry.create("quantizer", "iao").prepare(small_net, inputs),
@@ -233,8 +232,9 @@ def test_inputs_that_are_no_tuple_are_refused_in_words(small_net, images, wrong)
         lambda: registry.create("quantizer", "wbwtab").prepare(small_net, inputs),
         lambda: registry.create("fuser", "bn").fuse(small_net, inputs),
         lambda: registry.create("deploy_backend", "onnxruntime").export(
-            small_net, inputs, Path("unused")
+            small_net, inputs, tmp_path / "engine"
         ),
     ):
         with pytest.raises(MicronetError, match="example_inputs must be a tuple of tensors, got"):
             use()
+    assert not (tmp_path / "engine").exists()
