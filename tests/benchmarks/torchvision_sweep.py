@@ -135,7 +135,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
     cells = [
         name,
         str(row["size"]),
-        str(row["quantized"]) + ("" if row["traced"] else " (not traced)"),
+        str(row["quantized"]) + ("" if row["traced"] else " (at inputs)"),
         str(len(row["in_float"])),
         f"{row['agreement']:.0%}",
         f"{row['own_agreement']:.0%}",
