@@ -34,7 +34,7 @@ FLOAT = Train(epochs=8, lr=2e-3)
 def wbwtab(weights: str, activations: str) -> tuple[Step, ...]:
     quantize = Quantize("wbwtab", {"weights": weights, "activations": activations})
     if activations == "float":
-        return (quantize, Train(epochs=3, lr=1e-3, batch_size=32), Fuse("bn"))
+        return (quantize, Train(epochs=6, lr=1e-3, batch_size=32), Fuse("bn"))
     train = Train(epochs=4, lr=2e-3, batch_size=32)
     return (quantize, train, Fuse("binary_bn"), Fuse("bn"))
 
