@@ -126,6 +126,7 @@ def _run(
     out = out or Path("runs") / Path(recipe).stem
     if first:
         print(f"{recipe}: {_counted(len(loaded.steps), 'step')}, in {out}", file=sys.stderr)
+        _tell(resolved.remarks)
     from micronet import pipeline
 
     results = pipeline.run(resolved, out, fresh=fresh, cpu=cpu)
@@ -208,8 +209,9 @@ def _validate(
     from micronet.recipe_file import dump, read
     from micronet.resolution import resolve
 
-    loaded, source = read(recipe, changes or [])
-    print(dump(resolve(loaded, source).recipe), end="")
+    resolved = resolve(*read(recipe, changes or []))
+    _tell(resolved.remarks)
+    print(dump(resolved.recipe), end="")
 
 
 @app.command("recipes")
@@ -359,6 +361,11 @@ def _print_results(results: Results, *, as_json: bool) -> None:
     )
     for note in results.notes:
         print(note)
+
+
+def _tell(remarks: tuple[str, ...]) -> None:
+    for remark in remarks:
+        print(f"micronet: {remark}", file=sys.stderr)
 
 
 def _counted(number: int, word: str) -> str:

@@ -39,7 +39,7 @@ from micronet.recipe import (
     technique_of,
 )
 from micronet.recipe_file import Key, Source
-from micronet.techniques import DeployBackend, Quantizer
+from micronet.techniques import DeployBackend, Quantizer, Scheme
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +58,7 @@ class Resolved:
         weights: The file to start from.
         code: The user's own files that the model and the data come from, by the recipe's name
             for them.
+        remarks: Sentences about what works, but not as well as it could.
     """
 
     recipe: Recipe
@@ -66,6 +67,7 @@ class Resolved:
     techniques: tuple[Any, ...]
     weights: Path | None
     code: Mapping[str, Path] = attrs.field(factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
@@ -90,6 +92,7 @@ def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
             raise place.error(("weights",), f"there is no file {str(weights)!r}.")
     techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
     _check_order(recipe, techniques, place)
+    remarks = _check_schemes(recipe, techniques, place)
     model, build_model = _source_of("model", recipe.model, "build", place)
     data, load_data = _source_of("dataset", recipe.data, "load", place)
     written_out = attrs.evolve(
@@ -106,7 +109,7 @@ def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
         for named, function in ((recipe.model, build_model), (recipe.data, load_data))
         if (file := getattr(function, "file", None)) is not None
     }
-    return Resolved(written_out, build_model, load_data, techniques, weights, code)
+    return Resolved(written_out, build_model, load_data, techniques, weights, code, remarks)
 
 
 def resolve_structure(recipe: Recipe) -> Resolved:
@@ -269,6 +272,34 @@ def _check_order(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> 
         if reason is not None:
             raise place.error(key, reason)
         stage.enter(step, technique)
+
+
+def _check_schemes(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> tuple[str, ...]:
+    """Refuses a scheme that a deploy step can't run; remarks on one that it runs slowly."""
+    scheme, remarks = None, []
+    for index, (step, technique) in enumerate(zip(recipe.steps, techniques, strict=True)):
+        if isinstance(technique, Quantizer):
+            scheme = technique.scheme
+        if not isinstance(step, Deploy) or scheme is None:
+            continue
+        reason = technique.unsuitable(scheme)
+        if reason is not None:
+            raise place.error(("steps", index, step.key, "backend"), reason)
+        if technique.fast not in (None, scheme):
+            remarks.append(
+                f"{step.backend} is fast with {_in_words(technique.fast)}; this recipe quantizes "
+                f"to {_in_words(scheme)}."
+            )
+    return tuple(remarks)
+
+
+def _in_words(scheme: Scheme) -> str:
+    kinds = {True: "symmetric", False: "asymmetric"}
+    return (
+        f"{kinds[scheme.w_symmetric]} {scheme.w_bits:g}-bit weights per "
+        f"{'channel' if scheme.per_channel else 'layer'} and {kinds[scheme.a_symmetric]} "
+        f"{scheme.a_bits:g}-bit activations"
+    )
 
 
 _NEEDS_DATA = (

@@ -134,7 +134,8 @@ def _properties(cls: type[Any], names: list[str]) -> dict[str, Any]:
             continue
         limits = options.limits(field)
         described = {**_type(hints[field.name]), "description": limits.doc}
-        if field.default is not attrs.NOTHING:
+        computed = getattr(field.default, "takes_self", False)
+        if field.default is not attrs.NOTHING and not computed:
             described["default"] = options.plain_default(field)
         for bound, word in (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum")):
             if getattr(limits, bound) is not None:

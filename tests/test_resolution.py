@@ -263,3 +263,15 @@ def test_a_requirement_is_refused_at_its_line(tmp_path):
 @pytest.mark.parametrize("line", ["attrs", "attrs>=20", "micronet>=2.0.0.dev0", "PyYAML>=5"])
 def test_a_requirement_that_is_met_is_taken(line):
     resolve(recipe(Train(), requires=[line]))
+
+
+def test_a_scheme_that_the_engine_is_not_fast_with_gets_a_remark():
+    quantize = Quantize("iao", {"a_symmetric": True})
+    (remark,) = resolve(recipe(quantize, Train(), Deploy())).remarks
+    assert "onnxruntime is fast with" in remark
+    assert "asymmetric 8-bit activations; this recipe" in remark
+    assert "and symmetric 8-bit activations." in remark
+
+
+def test_the_scheme_that_the_engine_is_fast_with_gets_none():
+    assert resolve(recipe(QUANTIZE, Train(), Deploy())).remarks == ()

@@ -12,6 +12,7 @@ from micronet.techniques.model import Model
 from micronet.techniques.observer import Observer
 from micronet.techniques.pruner import Pruner, PruningResult
 from micronet.techniques.quantizer import Quantizer
+from micronet.techniques.scheme import Scheme
 from micronet.techniques.technique import Technique
 
 KINDS: dict[str, type] = {
@@ -37,5 +38,6 @@ __all__ = [
     "PruningResult",
     "Quantizer",
     "Runner",
+    "Scheme",
     "Technique",
 ]

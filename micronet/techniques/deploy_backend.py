@@ -6,12 +6,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from micronet.errors import DeployError
 from micronet.files import write_text
+from micronet.techniques.scheme import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,13 @@ class Runner(ABC):
 
 class DeployBackend(ABC):
     """Contract of a deploy backend."""
+
+    fast: ClassVar[Scheme | None] = None
+    """The scheme that its engine is fast with; `target` of a quantizer takes it over."""
+
+    def unsuitable(self, scheme: Scheme) -> str | None:  # noqa: ARG002 (for those who refuse some)
+        """Why the engine can't run a scheme, as a sentence; `None` if it can."""
+        return None
 
     @abstractmethod
     def available(self) -> str | None:

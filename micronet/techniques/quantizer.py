@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from micronet.techniques.scheme import Scheme
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,6 +22,11 @@ class Quantizer(ABC):
 
     needs_data: ClassVar[bool] = True
     """Whether a prepared model must be trained or calibrated before its outputs mean anything."""
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """What engines should know of it before any training; `None` if there is no saying."""
+        return None
 
     @abstractmethod
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:

@@ -12,12 +12,24 @@ import attrs
 from micronet import registry
 from micronet.errors import OptionError, QuantizationError
 from micronet.options import option
-from micronet.techniques import Observer, Quantizer
+from micronet.techniques import DeployBackend, Observer, Quantizer, Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from micronet.quantization import FakeQuantizer
+
+
+def _as_the_target(name: str) -> Any:
+    """The default of an option that the target's fast scheme decides."""
+    return attrs.Factory(lambda quantizer: getattr(_fast(quantizer.target), name), takes_self=True)
+
+
+def _fast(target: str | None) -> Scheme:
+    if target is None:
+        return Scheme()
+    backend: type[DeployBackend] = registry.get("deploy_backend", target)
+    return backend.fast or Scheme()
 
 
 @attrs.frozen(kw_only=True)
@@ -32,10 +44,21 @@ class IAO(Quantizer):
 
     w_bits: int = option(8, ge=2, le=16, doc="Width of the weights' codes.")
     a_bits: int = option(8, ge=2, le=16, doc="Width of the activations' codes.")
-    w_symmetric: bool = option(default=True, doc="Whether the weights' zero point is 0.")
-    a_symmetric: bool = option(default=False, doc="Whether the activations' zero point is 0.")
+    target: str | None = option(
+        None, doc="The deploy backend whose fast scheme decides the three that follow."
+    )
+    w_symmetric: bool = option(
+        _as_the_target("w_symmetric"),
+        doc="Whether the weights' zero point is 0; without a target it is.",
+    )
+    a_symmetric: bool = option(
+        _as_the_target("a_symmetric"),
+        doc="Whether the activations' zero point is 0; without a target it is not.",
+    )
     per_channel: bool = option(
-        default=True, doc="Whether each output channel of a weight has a scale of its own."
+        _as_the_target("per_channel"),
+        doc="Whether each output channel of a weight has a scale of its own; without a target it "
+        "has.",
     )
     w_observer: str | Mapping[str, Any] = option(
         "minmax", doc="Observer of the weights' ranges: its name, or its name and options."
@@ -66,6 +89,12 @@ class IAO(Quantizer):
     def __attrs_post_init__(self) -> None:
         for choice in (self.w_observer, self.a_observer):
             _observer(choice)
+
+    @property
+    def scheme(self) -> Scheme:
+        return Scheme(
+            self.w_bits, self.a_bits, self.w_symmetric, self.a_symmetric, self.per_channel
+        )
 
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         from micronet.quantization import place_quantizers

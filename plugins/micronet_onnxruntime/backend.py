@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from micronet.errors import DeployError
-from micronet.techniques import Artifact, DeployBackend, Runner
+from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,8 @@ class OnnxRuntime(DeployBackend):
     8-bit models run on its integer kernels; other widths are computed exactly, without them.
     Unsigned activations with signed weights, one scale a channel, are its fast form on x86.
     """
+
+    fast: ClassVar[Scheme | None] = Scheme()
 
     def available(self) -> str | None:
         from importlib.util import find_spec

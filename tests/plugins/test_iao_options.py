@@ -5,6 +5,7 @@ import torch
 
 from micronet.errors import OptionError, PluginError
 from micronet.quantization import fake_quantizers, quantized_layers
+from micronet.techniques import Scheme
 
 
 @pytest.mark.parametrize("name", ["w_bits", "a_bits"])
@@ -22,6 +23,16 @@ def test_a_misspelt_option_is_answered_with_the_right_one(create):
 def test_an_unknown_observer_is_named_with_the_installed_ones(create):
     with pytest.raises(PluginError, match=r"'minmx'.*Did you mean 'minmax'"):
         create("quantizer", "iao", a_observer="minmx")
+
+
+def test_an_unknown_target_is_named_with_the_installed_ones(create):
+    with pytest.raises(PluginError, match=r"'onnxrutime'.*Did you mean 'onnxruntime'"):
+        create("quantizer", "iao", target="onnxrutime")
+
+
+def test_an_option_goes_before_the_target(create):
+    quantizer = create("quantizer", "iao", target="onnxruntime", a_symmetric=True)
+    assert quantizer.scheme == Scheme(a_symmetric=True)
 
 
 def test_an_observer_takes_options_of_its_own(create, small_net, images):
