@@ -91,10 +91,11 @@ def _rewrite(path: Path) -> bool:
     """Gives a file the form that the engine likes; says whether it will run it on integers."""
     import onnx
 
+    from micronet.onnx_graph import Graph
     from micronet_onnxruntime import rewriting
 
     model = onnx.load(path)
-    graph = rewriting.Graph(model)
+    graph = Graph(model)
     rewriting.make_activations_unsigned(graph)
     rewriting.make_biases_representable(graph)
     graph.remove_unused_constants()

@@ -1,0 +1,46 @@
+"""An ONNX graph whose nodes are found by what they write; backends rewrite it for their engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+_MOVES = {"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
+
+
+class Graph:
+    """An ONNX model with its constants and producers by name."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.nodes = model.graph.node
+        self.proto = model.graph
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.producers = {output: node for node in self.nodes for output in node.output}
+
+    def value(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = numpy_helper.to_array(self.constants[name])
+        return array
+
+    def add(self, name: str, value: NDArray[Any]) -> str:
+        """A new constant; the name of the one that is there if it is there."""
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(value, name)
+            self.proto.initializer.append(self.constants[name])
+        return name
+
+    def dequantize_before(self, name: str) -> onnx.NodeProto | None:
+        """The DequantizeLinear that a value comes from, through what only moves it around."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type in _MOVES:
+            node = self.producers.get(node.input[0])
+        return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+    def remove_unused_constants(self) -> None:
+        used = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in self.proto.initializer if tensor.name in used]
+        del self.proto.initializer[:]
+        self.proto.initializer.extend(kept)
+        del self.proto.value_info[:]  # they may name old types; the engine infers them anew
