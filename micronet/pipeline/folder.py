@@ -14,9 +14,12 @@ import attrs
 import yaml
 from filelock import FileLock, Timeout
 
-from micronet.errors import DataError, RunError
+from micronet.errors import DataError, MicronetError, RunError
 from micronet.files import remove_leftovers, write_text
 from micronet.pipeline.results import Results, Row
+from micronet.recipe import to_plain
+from micronet.recipe_file import Source, structure
+from micronet.resolution import resolve
 
 _RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
 _RESULTS = ("results.json", "results.md")
@@ -98,8 +101,8 @@ class RunFolder:
             self._clear()
         stored = self.path / _RECIPE
         if stored.exists():
-            changes = _changes(_read_yaml(stored), recipe)
-            if changes:
+            before = _read_yaml(stored)
+            if before != recipe and (changes := _changes(_with_newer_options(before), recipe)):
                 raise RunError(
                     f"{self.path} holds a run of another recipe: {'; '.join(changes[:3])}. Use "
                     f"--fresh to start again, or another --out."
@@ -204,6 +207,14 @@ def _read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _with_newer_options(recipe: Any) -> Any:
+    """A stored recipe with the options that its techniques have got since, at their defaults."""
+    try:
+        return to_plain(resolve(structure(Source(_RECIPE, recipe, {}, Path()))).recipe)
+    except MicronetError:
+        return recipe
 
 
 def _changes(old: Any, new: Any, at: str = "") -> list[str]:

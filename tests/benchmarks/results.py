@@ -1,10 +1,10 @@
-"""What the quantizers do to the accuracy and size of trained networks; writes a page.
+"""What quantizing and pruning do to the accuracy, size and latency of networks; writes a page.
 
     python tests/benchmarks/results.py --runs runs/results --out docs/reference/results.md
 
-Each row is a recipe that goes on from the float network of the same seed. Runs are folders of
-`micronet run` in --runs: a stopped one goes on, a finished one is only read. The page is written
-again after each run, with what is finished by then.
+Each row is a recipe that goes on from the float, or the sparsely trained, network of the same seed.
+Runs are folders of `micronet run` in --runs: a stopped one goes on, a finished one is only read.
+Latencies are measured when the page is written, so do that on a quiet machine.
 """
 
 from __future__ import annotations
@@ -13,14 +13,28 @@ import argparse
 import json
 import platform
 import statistics
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
+import numpy as np
+from interleaved import medians_ms
 
 import micronet
+from micronet import registry
 from micronet.pipeline import Row
-from micronet.recipe import Calibrate, Deploy, Freeze, Fuse, Quantize, Step, Train, to_plain
+from micronet.recipe import (
+    Calibrate,
+    Deploy,
+    Freeze,
+    Fuse,
+    Prune,
+    Quantize,
+    Step,
+    Train,
+    to_plain,
+)
+from micronet.techniques import Artifact
 
 SEEDS = {"nin": 3, "nin_gc": 1}
 """Trainings of each network, with seeds from 0."""
@@ -63,6 +77,29 @@ ROWS: dict[str, tuple[Step, ...]] = {
 """The steps of each row, after the float network's."""
 
 
+SPARSE = {
+    "nin": Train(epochs=4, lr=2e-3, sparsity=1e-4),
+    "nin_gc": Train(epochs=4, lr=2e-3, sparsity=1e-3),
+}
+PRUNERS = {"nin": "normal", "nin_gc": "gc"}
+FRACTIONS = (0.3, 0.5, 0.7)
+FINE_TUNE = Train(epochs=3, lr=1e-3)
+PRUNED_SEEDS = 3
+
+
+def prune(model: str, fraction: float, *then: Step) -> tuple[Step, ...]:
+    return (Prune(PRUNERS[model], {"percent": fraction}), FINE_TUNE, *then)
+
+
+def pruned_rows(model: str) -> dict[str, tuple[Step, ...]]:
+    """The steps of each row, after sparse training."""
+    rows = {f"{PRUNERS[model]} {fraction:.0%}": prune(model, fraction) for fraction in FRACTIONS}
+    if model == "nin_gc":
+        few_values = wbwtab("ternary", "binary")
+        rows["gc 30% + wbwtab 1.5/1"] = prune(model, FRACTIONS[0], *few_values)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -72,35 +109,69 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(SEEDS), help="Only these, as in nin,nin_gc.")
     parser.add_argument("--seeds", type=int, default=3, help="At most so many.")
     arguments = parser.parse_args()
-    found: dict[str, dict[str, list[Measured]]] = {}
-    seeds = {name: min(SEEDS[name], arguments.seeds) for name in arguments.models.split(",")}
-    for model, name, measured in runs(arguments.runs, seeds):
-        found.setdefault(model, {}).setdefault(name, []).append(measured)
-        arguments.out.write_text(page(found, arguments.runs), "utf-8")
+    tables = {}
+    for model in arguments.models.split(","):
+        seeds = range(min(SEEDS[model], arguments.seeds))
+        tables[model] = quantized_table([quantized(arguments.runs, model, seed) for seed in seeds])
+    for model in arguments.models.split(","):
+        seeds = range(min(PRUNED_SEEDS, arguments.seeds))
+        found = [pruned(arguments.runs, model, seed) for seed in seeds]
+        tables[f"{model}, pruned"] = pruned_table(found)
+    arguments.out.write_text(page(tables, arguments.runs), "utf-8")
 
 
 @attrs.frozen
 class Measured:
-    """A run's last row before deployment, and its engine's agreement, if it was deployed."""
+    """A run's last row before deployment; for the deployed seed its engine's agreement and file."""
 
     row: Row
-    parity: float | None
+    parity: float | None = None
+    artifact: Path | None = None
 
 
-def runs(folder: Path, seeds: dict[str, int]) -> Iterator[tuple[str, str, Measured]]:
-    """Model, row and measurements of each run, as it is done."""
-    for model, count in seeds.items():
-        for seed in range(count):
-            trained = folder / f"{model}-{seed}-float"
-            (row,) = micronet.run(recipe(model, seed, (FLOAT,)), trained).rows
-            yield model, model, Measured(row, None)
-            weights = str(trained / "steps" / "01-train.safetensors")
-            for name, steps in ROWS.items():
-                all_steps = (*steps, Deploy()) if seed == DEPLOYED else steps
-                run = folder / f"{model}-{seed}-{name.replace(' ', '-').replace('/', '-')}"
-                rows = micronet.run(recipe(model, seed, all_steps, weights), run).rows
-                engine = rows[-1].parity_top1
-                yield model, name, Measured(rows[-1 if engine is None else -2], engine)
+def measured(folder: Path, recipe: micronet.Recipe) -> Measured:
+    *_, row = rows = micronet.run(recipe, folder).rows
+    if row.artifact is None:
+        return Measured(row)
+    return Measured(rows[-2], row.parity_top1, folder / row.artifact)
+
+
+def quantized(folder: Path, model: str, seed: int) -> dict[str, Measured]:
+    """The float network and all that comes of it, by their names in the table."""
+    start = folder / f"{model}-{seed}-float"
+    found = {model: measured(start, recipe(model, seed, (FLOAT,)))}
+    for name, steps in ROWS.items():
+        found[name] = continued(start, model, seed, name, steps)
+    return found
+
+
+def pruned(folder: Path, model: str, seed: int) -> dict[str, Measured]:
+    """The sparsely trained network and all that comes of it."""
+    (first, steps), *others = pruned_rows(model).items()
+    start = folder / f"{model}-{seed}-{_in_a_path(first)}"
+    steps = (SPARSE[model], *steps, *_deployed(seed))
+    result = measured(start, recipe(model, seed, steps))
+    (sparse, *_) = micronet.run(recipe(model, seed, steps), start).rows
+    whole = None if result.artifact is None else result.artifact / "float"
+    found = {model: Measured(sparse, artifact=whole), first: result}
+    for name, steps in others:
+        found[name] = continued(start, model, seed, name, steps)
+    return found
+
+
+def continued(start: Path, model: str, seed: int, name: str, steps: tuple[Step, ...]) -> Measured:
+    """What steps make of the network that the first step of the run `start` trained."""
+    weights = str(start / "steps" / "01-train.safetensors")
+    run = start.with_name(f"{model}-{seed}-{_in_a_path(name)}")
+    return measured(run, recipe(model, seed, (*steps, *_deployed(seed)), weights))
+
+
+def _deployed(seed: int) -> tuple[Step, ...]:
+    return (Deploy(),) if seed == DEPLOYED else ()
+
+
+def _in_a_path(name: str) -> str:
+    return name.replace(" + ", "-").replace(" ", "-").replace("/", "-").replace("%", "")
 
 
 def recipe(
@@ -109,25 +180,54 @@ def recipe(
     return micronet.Recipe(model=model, data="digits", steps=steps, seed=seed, weights=weights)
 
 
-def page(found: dict[str, dict[str, list[Measured]]], folder: Path) -> str:
+def page(tables: dict[str, str], folder: Path) -> str:
     where = json.loads(next(folder.glob("*/environment.json")).read_text("utf-8"))
     versions = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
-    tables = "\n".join(f"## {model}\n\n{table(rows)}" for model, rows in found.items())
     recipes = "\n".join(f"| {name} | {written(steps)} |" for name, steps in ROWS.items())
     return _PAGE.format(
-        tables=tables,
+        tables="\n".join(f"## {title}\n\n{text}" for title, text in tables.items()),
         recipes=recipes,
         float_recipe=written((FLOAT,)),
+        sparse_recipes=" and ".join(f"{written((SPARSE[m],))} for {m}" for m in SPARSE),
+        fine_tune=written((FINE_TUNE,)),
         deployed=DEPLOYED,
         versions=f"{versions}, Python {platform.python_version()}, {where['cpu']}",
     )
 
 
-def table(rows: dict[str, list[Measured]]) -> str:
-    header = ["Type", "W bits", "A bits", "Acc", "GFLOPs", "Params (M)", "Size (MB)"]
-    header += ["Compression", "Loss", "Seeds", "Parity"]
-    lines = [header, ["---"] * len(header), *(line(name, rows[name]) for name in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+def quantized_table(found: list[dict[str, Measured]]) -> str:
+    header = [*_COLUMNS, "Compression", "Loss", "Seeds", "Parity"]
+    return markdown(header, [line(name, [each[name] for each in found]) for name in found[0]])
+
+
+def pruned_table(found: list[dict[str, Measured]]) -> str:
+    header = [*_COLUMNS, "Compression", "Loss", "Seeds", "Parity", "Latency (ms)", "Speed-up"]
+    backend = registry.create("deploy_backend", "onnxruntime")
+    calls = {}
+    for name, result in found[DEPLOYED].items():
+        artifact = Artifact.read(result.artifact)
+        runner = backend.load(artifact, threads=1)
+        image = np.zeros((1, *artifact.input_shape[1:]), np.float32)
+        calls[name] = partial(runner, image)
+    medians = medians_ms(calls, rounds=50)
+    whole = medians[next(iter(calls))]
+    lines = [
+        [
+            *line(name, [each[name] for each in found]),
+            f"{medians[name]:.2f}",
+            f"{whole / medians[name]:.2f}x",
+        ]
+        for name in found[0]
+    ]
+    return markdown(header, lines)
+
+
+_COLUMNS = ["Type", "W bits", "A bits", "Acc", "GFLOPs", "Params (M)", "Size (MB)"]
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
 def line(name: str, measured: list[Measured]) -> list[str]:
@@ -172,9 +272,9 @@ def _step(step: Step) -> str:
 _PAGE = """\
 # Results
 
-What quantization does to the accuracy and the file size of trained networks. The data are
-scikit-learn's handwritten digits, resized to 3x32x32, of which 360 are held out: one image is
-0.28%. Numbers are measured, on files that were written; made by
+What quantizing and pruning do to the accuracy, the file size and the latency of trained networks.
+The data are scikit-learn's handwritten digits, resized to 3x32x32, of which 360 are held out: one
+image is 0.28%. Numbers are measured, on files that were written; made by
 `python tests/benchmarks/results.py --out docs/reference/results.md`.
 
 - *Acc*: accuracy on the held-out images, the mean and standard deviation of as many trainings as
@@ -186,6 +286,8 @@ scikit-learn's handwritten digits, resized to 3x32x32, of which 360 are held out
 - *Loss*: accuracy of the float network minus that of the row, mean over the seeds.
 - *Parity*: fraction of the held-out images to which ONNX Runtime gives the same class as the
   simulation, for the network of seed {deployed}.
+- *Latency*: median milliseconds for one image on ONNX Runtime with one thread, the networks of a
+  table taking turns.
 
 {tables}
 ## Recipes
@@ -197,6 +299,10 @@ that are not named have their defaults.
 | Row | Steps |
 | --- | --- |
 {recipes}
+
+The pruned tables start from networks trained sparsely instead: {sparse_recipes}.
+Pruning, `normal` for nin and `gc` for nin_gc, is followed by {fine_tune}, and before a wbwtab row's
+own steps.
 
 For seed {deployed}, `deploy` follows. Versions: {versions}.
 """

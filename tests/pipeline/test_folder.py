@@ -54,6 +54,21 @@ def test_a_changed_recipe_in_the_same_folder_is_refused_and_names_the_change(who
     assert whole_run.weights() == before
 
 
+def test_a_run_goes_on_when_its_techniques_have_got_options_since(project):
+    project.write_recipe(TRAIN, {"quantize": {"quantizer": "iao"}}, TRAIN)
+    project.run()
+    stored = project.out / "recipe.yaml"
+    older = [line for line in stored.read_text("utf-8").splitlines() if "equalize" not in line]
+    stored.write_text("\n".join(older), "utf-8")
+
+    result = project.run()
+
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("done before") == 3
+    changed = project.run("--set", "steps.1.quantize.equalize=true")
+    assert "steps.1.quantize.equalize was false, is now true" in changed.stderr
+
+
 def test_fresh_forgets_the_run_in_a_folder(project):
     project.write_recipe(TRAIN, TRAIN)
     project.run()
