@@ -5,6 +5,7 @@ without it. A technique is a frozen attrs class: its fields are its options, its
 work and import what they need.
 """
 
+from micronet.techniques.channel_pruner import ChannelPruner
 from micronet.techniques.dataset import Dataset
 from micronet.techniques.deploy_backend import Artifact, DeployBackend, Runner
 from micronet.techniques.fuser import Fuser
@@ -29,6 +30,7 @@ KINDS: dict[str, type] = {
 __all__ = [
     "KINDS",
     "Artifact",
+    "ChannelPruner",
     "Dataset",
     "DeployBackend",
     "Fuser",

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 
-from micronet_pruners.pruner import ChannelPruner, to_multiple
-
-if TYPE_CHECKING:
-    from micronet_pruners.channels import Group
+from micronet.techniques import ChannelPruner
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +16,3 @@ class GCPruner(ChannelPruner):
     keeps as many as any other: those with the largest |gamma| of the group. Where channels are
     shuffled between groups, each still goes where it went.
     """
-
-    def _rounded(self, group: Group, above: int) -> int:
-        return to_multiple(above, len(group.sets), group.unit)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from micronet_pruners.pruner import ChannelPruner, to_multiple
+from micronet.techniques import ChannelPruner
 
 if TYPE_CHECKING:
-    from micronet_pruners.channels import Group
+    from micronet.pruning.channels import Group
 
 
 @attrs.frozen(kw_only=True)
@@ -24,10 +24,7 @@ class NormalPruner(ChannelPruner):
     beside group convolutions; each other layer keeps at least one channel.
     """
 
-    def _rounded(self, group: Group, above: int) -> int:
-        return to_multiple(above, len(group.sets), group.unit)
-
-    def _why_not(self, group: Group) -> str | None:
+    def why_not(self, group: Group) -> str | None:
         if not group.convolutions:
             return None
         return (

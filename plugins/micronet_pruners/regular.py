@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from micronet.options import option
-from micronet_pruners.pruner import ChannelPruner, to_multiple
+from micronet.techniques import ChannelPruner
+from micronet.techniques.channel_pruner import to_multiple
 
 if TYPE_CHECKING:
-    from micronet_pruners.channels import Group
+    from micronet.pruning.channels import Group
 
 
 @attrs.frozen(kw_only=True)
@@ -25,5 +26,5 @@ class RegularPruner(ChannelPruner):
 
     multiple: int = option(8, ge=1, doc="What the kept number of each layer is a multiple of.")
 
-    def _rounded(self, group: Group, above: int) -> int:
+    def rounded(self, group: Group, above: int) -> int:
         return to_multiple(above, len(group.sets), math.lcm(self.multiple, group.unit))

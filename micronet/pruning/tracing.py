@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from micronet.modes import attention_in_parts, modes_kept
-from micronet_pruners.labels import along, distinct, distinct_pairs, narrow
-from micronet_pruners.operations import follow
+from micronet.pruning.labels import along, distinct, distinct_pairs, narrow
+from micronet.pruning.operations import follow
 
 Ints: TypeAlias = NDArray[np.int64]
 Key: TypeAlias = tuple[str, str | int]

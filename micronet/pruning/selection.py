@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from micronet.errors import PruningError
-from micronet_pruners.channels import Channels, Group
-from micronet_pruners.costs import Target, removed_cost
+from micronet.pruning.channels import Channels, Group
+from micronet.pruning.costs import Target, removed_cost
 
 _TOLERANCE = 0.02
 """Of the model's parameters or operations: how far from what was asked the result may be."""

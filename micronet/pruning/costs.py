@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from micronet_pruners.channels import Channels
-from micronet_pruners.tracing import WEIGHTED, Side
+from micronet.pruning.channels import Channels
+from micronet.pruning.tracing import WEIGHTED, Side
 
 Target = Literal["channels", "params", "flops"]
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from micronet_pruners.labels import along, narrow, numbers_places, varying, wide
-from micronet_pruners.products import matrix_product
+from micronet.pruning.labels import along, narrow, numbers_places, varying, wide
+from micronet.pruning.products import matrix_product
 
 if TYPE_CHECKING:
-    from micronet_pruners.tracing import Follower
+    from micronet.pruning.tracing import Follower
 
 Given: TypeAlias = dict[str, Any]
 

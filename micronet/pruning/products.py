@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from micronet_pruners.labels import narrow, varying
+from micronet.pruning.labels import narrow, varying
 
 if TYPE_CHECKING:
-    from micronet_pruners.tracing import Follower
+    from micronet.pruning.tracing import Follower
 
 _BATCH, _ROWS, _COLUMNS = 0, 1, 2
 

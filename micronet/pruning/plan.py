@@ -1,4 +1,4 @@
-"""What every pruner shares: sparsity gradients, and plans that repeat a pruning elsewhere."""
+"""Plans: what a pruning kept, so that it can be repeated on another model of the same kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from micronet.errors import PruningError
@@ -56,23 +56,6 @@ class PruningPlan:
                 for name, kept in json.loads(text).items()
             }
         )
-
-
-def add_l1_gradient(model: nn.Module, strength: float) -> None:
-    """Adds strength * sign(gamma) to the gradient of every batch norm's gamma."""
-    gammas = [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.weight is not None
-    ]
-    trained = [gamma for gamma in gammas if gamma.grad is not None]
-    if not trained:
-        return
-    torch._foreach_add_(  # torch's own optimizers are built on it
-        [gamma.grad for gamma in trained],  # type: ignore[misc]
-        [gamma.detach().sign() for gamma in trained],
-        alpha=strength,
-    )
 
 
 @torch.no_grad()

@@ -1,30 +1,34 @@
-"""What the pruners share: a threshold over the whole model, and the way to the smaller one."""
+"""A base for pruners of channels: a threshold for the whole model, and the way to a smaller one."""
 
 from __future__ import annotations
 
 import copy
 import fnmatch
 import math
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from micronet.errors import PruningError, nearest
 from micronet.options import option
-from micronet.techniques import Pruner, PruningResult
+from micronet.techniques.pruner import Pruner, PruningResult
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from micronet.pruning import PruningPlan
-    from micronet_pruners.channels import Channels, Group
-    from micronet_pruners.removal import Misfit
+    from micronet.pruning.channels import Channels, Group
+    from micronet.pruning.removal import Misfit
 
 
 @attrs.frozen(kw_only=True)
 class ChannelPruner(Pruner):
-    """Removes the channels with the lowest scores of the whole model."""
+    """Removes the channels with the lowest scores of the whole model.
+
+    A pruner of its own overrides `scores`, `rounded` or `why_not`.
+    """
 
     percent: float = option(0.5, gt=0, le=0.95, doc="Fraction to remove, of what target says.")
     target: Literal["channels", "params", "flops"] = option(
@@ -36,17 +40,26 @@ class ChannelPruner(Pruner):
         (), doc="Names of layers that stay whole, or patterns such as layer1.*."
     )
 
-    @abstractmethod
-    def _rounded(self, group: Group, above: int) -> int:
-        """How many sets of a group stay when so many are above the threshold."""
+    def scores(self, channels: Channels) -> NDArray[np.float64]:
+        """How much each set of coupled channels matters, [sets]; the lowest go first.
 
-    def _why_not(self, group: Group) -> str | None:  # noqa: ARG002 (for those that mind)
-        """Why this pruner leaves a group whole, beyond the group's own reason."""
+        By default what `micronet.pruning.criteria.by_gammas` says.
+        """
+        from micronet.pruning.criteria import by_gammas
+
+        return by_gammas(channels)
+
+    def rounded(self, group: Group, above: int) -> int:
+        """How many sets of a group stay when so many are above the threshold, at least one."""
+        return to_multiple(above, len(group.sets), group.unit)
+
+    def why_not(self, group: Group) -> str | None:  # noqa: ARG002 (for those that mind)
+        """Why this pruner leaves a group whole, beyond the group's own reason; `None` if not."""
         return None
 
     def prune(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> PruningResult:
         from micronet.pruning import apply_plan
-        from micronet_pruners.removal import check_runs
+        from micronet.pruning.removal import check_runs
 
         large, inputs = _on_cpu(model, example_inputs)
         channels = self._followed(large, inputs)
@@ -63,8 +76,8 @@ class ChannelPruner(Pruner):
         return [g.layers for index, g in enumerate(channels.groups) if index not in reasons]
 
     def _followed(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Channels:
-        from micronet_pruners.channels import Channels
-        from micronet_pruners.tracing import Failure
+        from micronet.pruning.channels import Channels
+        from micronet.pruning.tracing import Failure
 
         try:
             return Channels.of(model, example_inputs)
@@ -82,7 +95,7 @@ class ChannelPruner(Pruner):
         found: dict[int, str] = {}
         for index, group in enumerate(channels.groups):
             kept = [p for p in self.keep if fnmatch.filter(group.layers, p)]
-            reason = group.reason or self._why_not(group)
+            reason = group.reason or self.why_not(group)
             if kept:
                 reason = f"keep says so ({kept[0]})"
             if reason is not None:
@@ -96,15 +109,14 @@ class ChannelPruner(Pruner):
         channels: Channels,
         reasons: dict[int, str],
     ) -> PruningPlan:
-        from micronet_pruners.criteria import scores as scores_of
-        from micronet_pruners.removal import Misfit, plan_of
-        from micronet_pruners.selection import Selection
+        from micronet.pruning.removal import Misfit, plan_of
+        from micronet.pruning.selection import Selection
 
-        scores, total = scores_of(channels), self._total(model, example_inputs)
+        scores, total = self.scores(channels), self._total(model, example_inputs)
         least: dict[Group, int] = {}
 
         def rounded(group: Group, above: int) -> int:
-            return max(self._rounded(group, above), least.get(group, 1))
+            return max(self.rounded(group, above), least.get(group, 1))
 
         while True:
             groups = [g for index, g in enumerate(channels.groups) if index not in reasons]
