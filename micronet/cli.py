@@ -289,6 +289,27 @@ def _show(
     print_table(["Option", "Type", "Default", "Range", "Meaning"], rows)
 
 
+@app.command("new-plugin")
+def _new_plugin(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="As in quantizer, pruner, model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The technique's name in recipes.")],
+    *,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="The folder to write; micronet-NAME if not given.")
+    ] = None,
+) -> None:
+    """Write a package that installs, with one small working technique and its tests."""
+    from micronet.scaffold import new_plugin
+
+    folder = new_plugin(kind, name, directory)
+    print(folder)
+    print(
+        f"Install it with: pip install -e {folder}\nThen: micronet show {kind} {name}; "
+        f"pytest {folder}",
+        file=sys.stderr,
+    )
+
+
 def main() -> NoReturn:
     """Entry point of the `micronet` script."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]

@@ -172,6 +172,23 @@ def _core() -> Iterator[str]:
     yield from _table(["In `micronet/`", "What it does"], rows)
 
 
+def _contracts() -> Iterator[str]:
+    """Of the conformance kit; read, not imported, since it imports torch."""
+    root = Path(micronet.__path__[0]) / "testing"
+    for kind in ("quantizer", "observer", "pruner", "fuser", "deploy_backend"):
+        rows = [
+            [f"`{node.name}`", " ".join((ast.get_docstring(node) or "").split())]
+            for node in ast.parse((root / f"{kind}.py").read_text("utf-8")).body
+            if isinstance(node, ast.FunctionDef) and _is_contract(node)
+        ]
+        yield from _table([f"Contract of a {kind}", "Promise"], rows)
+
+
+def _is_contract(node: ast.FunctionDef) -> bool:
+    calls = [each.func for each in node.decorator_list if isinstance(each, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr == "contract" for call in calls)
+
+
 def _plugins() -> Iterator[str]:
     points = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.dist is not None]
     rows = [
@@ -247,5 +264,6 @@ _WRITERS: dict[str, Callable[[], Iterator[str]]] = {
     "order": _order,
     "command": _command,
     "core": _core,
+    "contracts": _contracts,
     "plugins": _plugins,
 }

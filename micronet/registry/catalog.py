@@ -19,6 +19,8 @@ from micronet.registry.discovery import Plugin
 from micronet.techniques import KINDS, Technique
 
 BUILT_IN = "micronet"
+_SLOW = 1.0
+"""Seconds that no plugin's import should take."""
 
 
 @attrs.frozen
@@ -118,7 +120,8 @@ class Catalog:
                         technique.name,
                         summary=technique.summary,
                         status="ok",
-                        error=self._conflict(found_kind, technique.name, plugin.distribution),
+                        error=self._conflict(found_kind, technique.name, plugin.distribution)
+                        or _slowness(plugin),
                         install=_install_line(technique, plugin),
                         **owner,
                     )
@@ -254,6 +257,15 @@ def _load_target(kind: str, target: str, origin: str) -> type[Any]:
     if inspect.isabstract(cls):
         raise PluginError(f"{origin} is unfinished: {listed(sorted(cls.__abstractmethods__))}.")
     return cls
+
+
+def _slowness(plugin: Plugin) -> str | None:
+    if plugin.seconds < _SLOW:
+        return None
+    return (
+        f"importing the plugin {plugin.name!r} took {plugin.seconds:.1f} s, for which every "
+        f"command waits; it should import torch inside methods"
+    )
 
 
 def _install_line(technique: Technique, plugin: Plugin) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from importlib.metadata import Distribution, EntryPoint, distributions, version
@@ -43,6 +44,7 @@ class Plugin:
         error: Why it failed, and the line that uninstalls it.
         cause: The exception behind `error`, where there was one.
         missing: For each of its distribution's extras, the requirements that are not installed.
+        seconds: How long its import took.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Plugin:
     error: str | None = None
     cause: BaseException | None = attrs.field(default=None, eq=False)
     missing: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    seconds: float = 0.0
 
 
 def discover() -> list[Plugin]:
@@ -105,8 +108,10 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
     try:
         _check_versions(point)
         missing = _missing(point.dist)
+        start = time.perf_counter()
         with redirect_stdout(sys.stderr):  # stdout is for results
             module = point.load()
+        seconds = time.perf_counter() - start
         manager.register(module, name=registered)
         manager.check_pending()
         techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
@@ -116,7 +121,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
         if manager.has_plugin(registered):
             manager.unregister(name=registered)
         return attrs.evolve(plugin, status="failed", error=_told(error, distribution), cause=error)
-    return attrs.evolve(plugin, techniques=techniques, missing=missing)
+    return attrs.evolve(plugin, techniques=techniques, missing=missing, seconds=seconds)
 
 
 def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tuple[Technique, ...]:

@@ -1,0 +1,8 @@
+"""Returns something else than techniques."""
+
+from micronet.hookspecs import hookimpl
+
+
+@hookimpl
+def micronet_quantizers():
+    return ["lsq"]

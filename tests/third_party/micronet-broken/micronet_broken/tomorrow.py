@@ -1,0 +1,3 @@
+"""For a plugin API to come."""
+
+raise AssertionError("nobody should import this")
