@@ -82,7 +82,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             notes=class_notes(found),
         ),
     )
-    return Record(row, remarks=_remarks(step.backend, timing))
+    return Record(row, remarks=[*artifact.remarks, *_remarks(step.backend, timing)])
 
 
 def _remarks(backend: str, timing: Timing) -> list[str]:

@@ -33,6 +33,8 @@ class Artifact:
         input_shape: Shape of one input, batch first, with the batch size of the example.
         engine: Name and version of the engine that wrote it.
         settings: What the backend wants to know when it loads the file.
+        remarks: What a user should hear about the export, such as layers left in float and why; a
+            sentence each.
     """
 
     directory: Path
@@ -41,6 +43,7 @@ class Artifact:
     input_shape: tuple[int, ...]
     engine: str
     settings: Mapping[str, str] = attrs.field(factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -64,6 +67,7 @@ class Artifact:
         try:
             card: dict[str, Any] = json.loads((directory / _CARD).read_text("utf-8"))
             card["input_shape"] = tuple(card["input_shape"])
+            card["remarks"] = tuple(card.get("remarks", ()))
             return cls(directory=directory, **card)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DeployError(f"{directory} holds no readable artifact: {error}") from error
