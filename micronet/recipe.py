@@ -143,6 +143,9 @@ class Deploy:
     min_parity: float = option(
         0.995, ge=0, le=1, doc="Fraction of test images on which engine and simulation must agree."
     )
+    dynamic: tuple[Literal["batch", "height", "width"], ...] = option(
+        ("batch",), doc="Dimensions that may differ at run time; the batch always may."
+    )
     latency_batch: int = option(1, ge=1, doc="Images in a call whose latency is measured.")
     threads: int | None = option(
         None, ge=1, doc="Threads of the engine; null lets the engine choose."

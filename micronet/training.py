@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import DataLoader, Dataset
 
 from micronet.errors import DataError, MicronetError, RunError, said_by
+from micronet.modes import evaluating
 
 Images = Dataset[tuple[Tensor, Any]]
 _EVALUATION_BATCH = 256
@@ -150,6 +151,23 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
+def answers(
+    model: nn.Module,
+    data: Images,
+    *,
+    accelerator: Accelerator,
+    batch_size: int = _EVALUATION_BATCH,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A model's logits [batch, classes] and the labels, in the data's order, on every process."""
+    loader: Any = accelerator.prepare_data_loader(DataLoader(data, batch_size))
+    with evaluating(model):
+        for images, labels in read(loader):
+            logits = model(_laid_out(images))
+            _check(logits, labels)
+            gathered = accelerator.gather_for_metrics((logits, labels))
+            yield gathered[0].cpu(), gathered[1].cpu()
+
+
 def predict(
     model: nn.Module,
     data: Images,
@@ -158,18 +176,11 @@ def predict(
     batch_size: int = _EVALUATION_BATCH,
 ) -> tuple[Tensor, Tensor]:
     """A model's classes for every image, and the labels: int64 [images], on every process."""
-    was_training = model.training
-    model.eval()
-    loader: Any = accelerator.prepare_data_loader(DataLoader(data, batch_size))
-    classes, labels = [], []
-    for images, wanted in read(loader):
-        logits = model(_laid_out(images))
-        _check(logits, wanted)
-        found = logits.argmax(1)
-        gathered = accelerator.gather_for_metrics((found, wanted))
-        classes.append(gathered[0].cpu())
-        labels.append(gathered[1].cpu())
-    model.train(was_training)
+    found = [
+        (logits.argmax(1), labels)
+        for logits, labels in answers(model, data, accelerator=accelerator, batch_size=batch_size)
+    ]
+    classes, labels = zip(*found, strict=True)
     return torch.cat(classes), torch.cat(labels)
 
 

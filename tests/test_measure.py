@@ -1,17 +1,12 @@
 """What a model costs."""
 
 import copy
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from micronet.measure import activation_bits, gflops, params_m, time_calls, weight_bits
+from micronet.measure import activation_bits, gflops, params_m, weight_bits
 from micronet.registry import create
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -89,31 +84,6 @@ def test_a_prepared_model_has_the_bits_of_its_codes(prepare, w_bits, a_bits):
 def test_a_converted_model_has_the_bits_of_its_codes_too(prepare):
     converted = create("quantizer", "iao").convert(prepare(w_bits=4, a_bits=6))
     assert (weight_bits(converted), activation_bits(converted)) == (4, 6)
-
-
-def test_time_calls_are_positive_and_in_the_order_of_the_calls():
-    slow, fast = time_calls([lambda: time.sleep(0.02), lambda: None], rounds=3).medians
-    assert slow > fast > 0
-
-
-def test_a_latency_is_the_median_of_calls_that_take_turns():
-    seen = []
-    time_calls([lambda: seen.append("a"), lambda: seen.append("b")], rounds=5)
-    assert "".join(seen[-10:]) == "ab" * 5
-
-
-def test_a_machine_that_is_busy_with_other_work_is_noticed():
-    """More processes than processors, each always at work."""
-    spin = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(spin) for _ in range(4 * os.cpu_count())]
-    try:
-        timing = time_calls([lambda: sum(range(200_000))], rounds=200)
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-    if Path("/proc/self/task").exists():
-        assert timing.disturbed
 
 
 def test_the_products_inside_attention_count():

@@ -489,6 +489,7 @@ STEPS = st.one_of(
         st.just("onnxruntime"),
         OPTIONS,
         min_parity=st.floats(0, 1),
+        dynamic=st.sampled_from([("batch",), ("height", "width"), ()]),
         threads=st.none() | st.integers(1, 8),
     ),
 )

@@ -31,6 +31,9 @@ class Row:
         float_latency_ms: The same for the float model on the same engine.
         speedup: float_latency_ms / latency_ms.
         parity_top1: Fraction of test images on which engine and simulation agree.
+        parity_max_error: Largest difference of an output between the two, in steps of the output;
+            see `micronet.parity.Parity`.
+        parity_mean_error: Mean difference of an output, in the same steps.
         artifact: The deployed model's folder, relative to the run's.
         notes: What a reader should know before he believes the numbers, a sentence each.
     """
@@ -49,6 +52,8 @@ class Row:
     float_latency_ms: float | None = None
     speedup: float | None = None
     parity_top1: float | None = None
+    parity_max_error: float | None = None
+    parity_mean_error: float | None = None
     artifact: str | None = None
     notes: Sequence[str] = ()
 
@@ -131,5 +136,6 @@ _ENGINE_COLUMNS: list[tuple[str, str, Any]] = [
     ("float_latency_ms", "Float (ms)", _figures),
     ("speedup", "Speed-up", lambda value: f"{value:.2f}x"),
     ("parity_top1", "Parity", _percent),
+    ("parity_mean_error", "Error (steps)", _figures),
 ]
 _NAMES = {"step", "type", "accuracy", "loss"}

@@ -33,6 +33,8 @@ class Artifact:
         input_shape: Shape of one input, batch first, with the batch size of the example.
         engine: Name and version of the engine that wrote it.
         settings: What the backend wants to know when it loads the file.
+        source: The checkpoint or packed file whose model it is, relative to `directory` or
+            absolute; `None` if nobody said.
         remarks: What a user should hear about the export, such as layers left in float and why; a
             sentence each.
     """
@@ -43,6 +45,7 @@ class Artifact:
     input_shape: tuple[int, ...]
     engine: str
     settings: Mapping[str, str] = attrs.field(factory=dict)
+    source: str | None = None
     remarks: tuple[str, ...] = ()
 
     @property

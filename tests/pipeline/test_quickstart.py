@@ -28,6 +28,8 @@ KEYS = [
     "float_latency_ms",
     "speedup",
     "parity_top1",
+    "parity_max_error",
+    "parity_mean_error",
     "artifact",
     "notes",
 ]
@@ -77,6 +79,7 @@ def test_the_quickstarts_engine_is_as_accurate_as_the_float_model_and_faster(row
     assert deployed["accuracy"] >= trained["accuracy"] - 0.005
     assert deployed["speedup"] > 1
     assert deployed["parity_top1"] >= 0.995
+    assert deployed["parity_mean_error"] < 0.5
     assert deployed["w_bits"] == deployed["a_bits"] == 8
 
 

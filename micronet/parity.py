@@ -1,0 +1,268 @@
+"""Whether an engine computes what the simulated model does, and where it first does not."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from micronet.errors import MicronetError
+from micronet.graph import TracingError, trace
+from micronet.quantization import FakeQuantizer, convert
+from micronet.techniques import DeployBackend
+
+_LEVELS = 255
+_TOLERANCE = 0.5
+"""Steps. A value that lies between two codes may be rounded the other way by the last bit of a
+sum, so single outputs a whole step off are normal; a channel half a step off in the mean is not."""
+
+_GROWTH = 4
+"""More than an operation makes of rounding differences in what it reads."""
+
+
+@attrs.frozen
+class Parity:
+    """How close an engine's outputs come to the simulated model's, on the same images.
+
+    A step is that of the last quantizer where the output is quantized; where it is float, 1/255 of
+    the range of all simulated outputs, as an 8-bit grid around them would have.
+
+    Args:
+        top1: Fraction of images that get the same class from both.
+        max_error: Largest difference of two outputs, in steps.
+        mean_error: Mean difference of two outputs, in steps.
+    """
+
+    top1: float
+    max_error: float
+    mean_error: float
+
+
+@attrs.frozen
+class Departure:
+    """The first layer whose outputs the engine computes differently.
+
+    Args:
+        layer: Its name in the model, or that of an operation between layers in the traced graph.
+        error: Mean difference of its outputs in the worst channel, in steps; above 0.5.
+        error_before: The same of what it reads; at most 0.5.
+    """
+
+    layer: str
+    error: float
+    error_before: float
+
+    @property
+    def sudden(self) -> bool:
+        """Whether the layer itself is to blame, and not differences that grew on the way to it."""
+        return self.error > _GROWTH * self.error_before
+
+
+def compare(model: nn.Module, simulated: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
+    """Compares the outputs of a simulated model and of its engine, both [images, classes].
+
+    An output that is NaN or infinite on one side alone counts as infinitely far off, and its image
+    as one on which the two do not agree.
+    """
+    output = model.graph.output_node().args[0] if isinstance(model, fx.GraphModule) else None
+    errors = _errors(simulated, found) / _step(model, output, simulated)
+    same = (simulated.argmax(1) == found.argmax(1)) & np.isfinite(errors).all(1)
+    return Parity(float(same.mean()), float(errors.max()), float(errors.mean()))
+
+
+def worst_images(
+    simulated: NDArray[np.float32], found: NDArray[np.float32], *, count: int = 16
+) -> NDArray[np.int64]:
+    """Places of the images whose outputs differ most, the worst first."""
+    return np.argsort(-_errors(simulated, found).max(1), kind="stable")[:count]
+
+
+def where_they_part(
+    model: nn.Module, backend: DeployBackend, images: Tensor, *, dynamic: tuple[str, ...]
+) -> str:
+    """What `first_departure` finds, as a sentence."""
+    try:
+        found = first_departure(model, backend, images, dynamic=dynamic)
+    except TracingError as error:
+        return f"The layer where they part can't be looked for: {error}."
+    if found is None:
+        return (
+            "No layer's outputs are off by more than half a step in the mean, so what decides is "
+            "rounding between classes that are nearly equally likely."
+        )
+    if not found.sudden:
+        return (
+            f"No layer alone is to blame: differences of rounding grow from layer to layer, and "
+            f"reach half a step at {found.layer!r}."
+        )
+    return (
+        f"They first part at {found.layer!r}, whose outputs are off by {found.error:.3g} steps in "
+        f"the mean of the worst channel; what it reads is off by {found.error_before:.2g}."
+    )
+
+
+@torch.no_grad()
+def first_departure(
+    model: nn.Module,
+    backend: DeployBackend,
+    images: Tensor,
+    *,
+    dynamic: tuple[str, ...] = ("batch",),
+) -> Departure | None:
+    """Finds where an engine first computes something else than the simulated model.
+
+    Cuts the model off behind some operation, lets the backend export what is left and compares;
+    halves what may be to blame each time, so n operations take about log2(n) exports. An operation
+    is to blame if a channel of its outputs is off by more than half a step in the mean while what
+    it reads is not.
+
+    Args:
+        model: Float, prepared or converted, with its data seen.
+        backend: Whose engine is in doubt.
+        images: float32 [batch, channels, height, width], two or more.
+        dynamic: As `DeployBackend.export` takes it.
+
+    Returns:
+        The first such operation; `None` if the outputs of the whole model are not off that far.
+
+    Raises:
+        TracingError: torch.fx can't follow the model.
+    """
+    images = images.cpu().contiguous()
+    inference = convert(model).cpu().to(memory_format=torch.contiguous_format)
+    graph = inference if isinstance(inference, fx.GraphModule) else trace(inference).eval()
+    search = _Search(graph, backend, images, dynamic)
+    suspect = graph.graph.output_node().args[0]
+    assert isinstance(suspect, fx.Node)
+    if not search.is_off(suspect):
+        return None
+    cleared: set[fx.Node] = set()
+    while left := [node for node in search.behind(suspect) if node not in cleared]:
+        node = left[len(left) // 2]
+        if search.is_off(node):
+            suspect = node
+        else:
+            cleared |= {node, *search.behind(node)}
+    before = [search.error(node) for node in suspect.all_input_nodes]
+    return Departure(_name(graph, suspect), search.error(suspect), max(before, default=0.0))
+
+
+class _Search:
+    """The operations of a traced model, and how far the engine's outputs of each are off."""
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        backend: DeployBackend,
+        images: Tensor,
+        dynamic: tuple[str, ...],
+    ) -> None:
+        self.graph, self.backend, self.images, self.dynamic = graph, backend, images, dynamic
+        run = _Recording(graph)
+        run.run(images)
+        self.expected = run.outputs
+        self._errors: dict[fx.Node, float] = {}
+
+    def behind(self, node: fx.Node) -> list[fx.Node]:
+        """The operations that a node's outputs come from, in the order in which they run."""
+        sources = _sources(node)
+        return [other for other in self.expected if other in sources]
+
+    def is_off(self, node: fx.Node) -> bool:
+        return self.error(node) > _TOLERANCE
+
+    def error(self, node: fx.Node) -> float:
+        """In the mean of the worst channel, in steps; 0 of what can't be tested, as the input."""
+        if node not in self._errors:
+            self._errors[node] = self._measured(node) if node in self.expected else 0.0
+        return self._errors[node]
+
+    def _measured(self, node: fx.Node) -> float:
+        part = _up_to(self.graph, node)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                artifact = self.backend.export(
+                    part, (self.images[:2],), Path(folder), dynamic=self.dynamic
+                )
+                found = self.backend.load(artifact)(self.images.numpy())
+            except MicronetError:  # what can be exported as a whole need not be in part
+                return 0.0
+        expected = self.expected[node].numpy()
+        errors = _errors(expected, found).reshape(*expected.shape[:2], -1)
+        return float(errors.mean((0, 2)).max() / _step(self.graph, node, expected))
+
+
+class _Recording(fx.Interpreter):
+    """Keeps each operation's outputs, if they are a tensor with a row for each image."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.outputs: dict[fx.Node, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.op == "placeholder":
+            self.images = len(value)
+        elif n.op.startswith("call") and _is_float_tensor(value) and len(value) == self.images:
+            self.outputs[n] = value.clone()  # the next operation may work in place
+        return value
+
+
+def _is_float_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1
+
+
+def _sources(node: fx.Node) -> set[fx.Node]:
+    """Every node that a node's output comes from."""
+    found: set[fx.Node] = set()
+    waiting = node.all_input_nodes
+    while waiting:
+        other = waiting.pop()
+        if other not in found:
+            found.add(other)
+            waiting += other.all_input_nodes
+    return found
+
+
+def _up_to(graph: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
+    """The part of a model that computes one node's output."""
+    part, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    needed = {last, *_sources(last)}
+    for node in graph.graph.nodes:
+        if node in needed:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(copies[last])
+    return fx.GraphModule(graph, part).eval()
+
+
+def _errors(expected: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = np.where(expected == found, np.float32(0), np.abs(expected - found))
+    return np.nan_to_num(difference, nan=np.inf, posinf=np.inf)
+
+
+def _step(model: nn.Module, output: Any, values: NDArray[np.float32]) -> float:
+    """The step of a tensor, by the node that computes it and its values; see `Parity`."""
+    if isinstance(output, fx.Node) and output.op == "call_module":
+        quantizer = model.get_submodule(str(output.target))
+        if isinstance(quantizer, FakeQuantizer):
+            return float(quantizer.quantize(torch.from_numpy(values[:1])).scale.max())
+    finite = values[np.isfinite(values)]
+    return float(np.ptp(finite)) / _LEVELS if np.ptp(finite) else 1.0
+
+
+def _name(graph: fx.GraphModule, node: fx.Node) -> str:
+    """What the user calls an operation: a quantizer is part of what it quantizes."""
+    if node.op != "call_module":
+        return node.name
+    if isinstance(graph.get_submodule(str(node.target)), FakeQuantizer):
+        return _name(graph, node.all_input_nodes[0])
+    calls = [other for other in graph.graph.nodes if other.target == node.target]
+    which = f" (call {calls.index(node) + 1} of {len(calls)})" if len(calls) > 1 else ""
+    return f"{node.target}{which}"

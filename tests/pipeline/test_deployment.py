@@ -1,0 +1,57 @@
+"""What the deploy step tells: remarks, how close the engine is, and where it goes wrong."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+import torch_engine
+
+from micronet.techniques import Artifact
+
+PREPARED = (
+    {"train": {"epochs": 2, "batch_size": 32, "lr": 1e-2}},
+    {"quantize": {"quantizer": "iao"}},
+    {"calibrate": {"batches": 2}},
+    "fuse",
+)
+ENGINE = {"backend": "torch_engine"}
+
+
+@pytest.fixture
+def with_engine(project):
+    """A project where the plugin of an engine is installed whose faults can be ordered."""
+    shutil.copy(Path(torch_engine.__file__), project.folder)
+    info = project.folder / "torch_engine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch-engine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[micronet.plugins.v1]\ntorch_engine = torch_engine\n")
+    return project
+
+
+def test_the_rows_of_an_engine_that_computes_the_same_say_so(with_engine):
+    with_engine.write_recipe(*PREPARED, {"deploy": ENGINE})
+    result = with_engine.run()
+    assert result.returncode == 0, result.stderr
+    deployed = with_engine.rows()[-1]
+    assert (deployed["parity_top1"], deployed["parity_max_error"]) == (1, 0)
+    assert deployed["parity_mean_error"] == 0
+    assert f"  {torch_engine.REMARK}" in result.stderr.splitlines()
+    artifact = Artifact.read(with_engine.out / deployed["artifact"])
+    assert (artifact.directory / artifact.source).resolve() == (
+        with_engine.out.resolve() / "steps" / "04-fuse.json"
+    )
+
+
+def test_an_engine_that_is_wrong_fails_at_the_layer_that_is_told(with_engine):
+    with_engine.write_recipe(*PREPARED, {"deploy": {**ENGINE, "spoils": "_4"}})
+    result = with_engine.run()
+    assert result.returncode == 2
+    assert "torch_engine and the simulated model agree on" in result.stderr
+    assert (
+        "of 128 test images; min_parity is 99.50%. They first part at '4', whose" in result.stderr
+    )
+    assert not list(with_engine.out.glob("deploy/*"))
+    assert [row["step"] for row in with_engine.rows()][-1] == "04-fuse"
