@@ -124,6 +124,26 @@ def resolve_structure(recipe: Recipe) -> Resolved:
     return Resolved(recipe, build_model, _no_data, techniques, weights=None)
 
 
+def resolve_data(data: Named) -> Callable[[], Any]:
+    """What loads a data set; raises RecipeError as `resolve`."""
+    _, load = _source_of("dataset", data, "load", _Command())
+    return load
+
+
+def resolve_deployment(recipe: Recipe, step: Deploy) -> tuple[DeployBackend, tuple[str, ...]]:
+    """The backend of a deploy step behind another recipe's steps, and remarks as in `Resolved`.
+
+    Raises:
+        RecipeError: It is unknown, can't run here, or can't run what the recipe's quantizer makes.
+    """
+    quantize = [each for each in recipe.steps if isinstance(each, Quantize)]
+    whole = attrs.evolve(recipe, steps=[*quantize, step])
+    techniques = tuple(_technique(i, each, _Command()) for i, each in enumerate(whole.steps))
+    backend = techniques[-1]
+    assert isinstance(backend, DeployBackend)
+    return backend, _check_schemes(whole, techniques, _Command())
+
+
 def _no_data() -> Any:
     raise RecipeError("This recipe tells a model's structure; it has no data.")
 
@@ -133,6 +153,13 @@ class _Nowhere:
 
     def error(self, key: Key, message: str) -> RecipeError:
         return RecipeError(f"{'.'.join(map(str, key)) or 'recipe'}: {message}")
+
+
+class _Command(_Nowhere):
+    """Stands for a command's options, which the message names itself."""
+
+    def error(self, _key: Key, message: str) -> RecipeError:
+        return RecipeError(message)
 
 
 _Place = Source | _Nowhere

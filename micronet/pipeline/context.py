@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,11 +12,13 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from micronet.errors import DataError
+from micronet.pipeline.data import Sets, check_model, checked_sets
 from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.results import Row
 from micronet.pruning import PruningPlan, apply_plan
-from micronet.recipe import Freeze, Fuse, Prune, Quantize, Step, Train
-from micronet.resolution import Resolved
+from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
+from micronet.recipe_file import read
+from micronet.resolution import Resolved, resolve
 from micronet.training import Images, channels_last
 from micronet.weights import fill, load_state
 
@@ -104,11 +107,36 @@ class Context:
 
     def _load_weights(self, model: nn.Module, index: int) -> None:
         """The weights of step `index`, or of the last one before it that wrote any."""
-        for earlier in range(index, -1, -1):
+        for earlier in range(index, -2, -1):
             path = self.folder.weights(self.name(earlier))
             if path.exists() and self.folder.finished(self.name(earlier)) is not None:
                 fill(model, load_state(path), path)
                 return
+
+
+def open_run(run: Path, *, cpu: bool = False, sets: Sets | None = None) -> Context:
+    """A run's context, to look at what its finished steps left.
+
+    Args:
+        run: The run's folder.
+        cpu: Stay on the CPU where there is a GPU.
+        sets: (training set, test set) in the place of the recipe's.
+
+    Raises:
+        DataError: There is no run.
+        RecipeError: What its recipe names is not installed here; engines need not be.
+    """
+    file = run / "recipe.yaml"
+    if not file.is_file():
+        raise DataError(f"There is no run at {run}.")
+    recipe, source = read(str(file))
+    steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
+    # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
+    resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
+    sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
+    context = Context(resolved, RunFolder(run), Accelerator(cpu=cpu), *sets)
+    check_model(start_model(resolved), resolved.recipe.model.name, context.example_inputs)
+    return context
 
 
 def start_model(resolved: Resolved) -> nn.Module:

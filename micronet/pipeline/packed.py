@@ -63,6 +63,18 @@ def load_packed(path: Path | str, model: nn.Module | None = None) -> nn.Module:
     return fill_packed(model, tensors, path)
 
 
+def packed_recipe(path: Path) -> Recipe:
+    """How a packed file's model was made: its model, data, and the steps that changed structure.
+
+    Raises:
+        DataError: The file can't be read, or does not say.
+    """
+    _, told = read_packed(path)
+    if told is None:
+        raise DataError(f"{path} does not say how its model is built; `micronet pack` writes that.")
+    return _recipe(told["recipe"])
+
+
 def _build(told: dict[str, Any]) -> nn.Module:
     recipe = _recipe(told["recipe"])
     resolved = resolve_structure(recipe)

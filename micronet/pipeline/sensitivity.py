@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from accelerate import Accelerator
 from torch import nn
 
 from micronet import registry
 from micronet.errors import DataError, OptionError, PruningError
-from micronet.pipeline.context import Context
-from micronet.pipeline.data import checked_sets
-from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
-from micronet.recipe_file import read
-from micronet.resolution import resolve
 from micronet.training import accuracy
 
 
@@ -107,13 +102,8 @@ def plot(found: Sensitivities, file: Path) -> None:
 
 def _last_float(run: Path, *, cpu: bool) -> tuple[Context, int]:
     """A run's context, and its last finished step that leaves a float model."""
-    recipe = run / "recipe.yaml"
-    if not recipe.is_file():
-        raise DataError(f"There is no run at {run}.")
-    resolved = resolve(*read(str(recipe)))
-    folder = RunFolder(run)
-    sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
-    context = Context(resolved, folder, Accelerator(cpu=cpu), *sets)
+    context = open_run(run, cpu=cpu)
+    folder = context.folder
     index = -1
     for position, step in enumerate(context.steps):
         kept = isinstance(step, (Train, Prune, Evaluate))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-_CARD = "artifact.json"
+CARD = "artifact.json"
+"""The file in an artifact's folder that says what the others are."""
 
 
 @attrs.frozen
@@ -58,7 +59,7 @@ class Artifact:
 
     def write_card(self) -> None:
         card = attrs.asdict(self, filter=attrs.filters.exclude("directory"))
-        write_text(self.directory / _CARD, json.dumps(card, indent=2) + "\n")
+        write_text(self.directory / CARD, json.dumps(card, indent=2) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> Artifact:
@@ -68,7 +69,7 @@ class Artifact:
             DeployError: There is none, or its card can't be read.
         """
         try:
-            card: dict[str, Any] = json.loads((directory / _CARD).read_text("utf-8"))
+            card: dict[str, Any] = json.loads((directory / CARD).read_text("utf-8"))
             card["input_shape"] = tuple(card["input_shape"])
             card["remarks"] = tuple(card.get("remarks", ()))
             return cls(directory=directory, **card)

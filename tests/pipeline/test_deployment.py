@@ -1,6 +1,5 @@
 """What the deploy step tells: remarks, how close the engine is, and where it goes wrong."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -23,11 +22,7 @@ ENGINE = {"backend": "torch_engine"}
 @pytest.fixture
 def with_engine(project):
     """A project where the plugin of an engine is installed whose faults can be ordered."""
-    shutil.copy(Path(torch_engine.__file__), project.folder)
-    info = project.folder / "torch_engine-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch-engine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[micronet.plugins.v1]\ntorch_engine = torch_engine\n")
+    torch_engine.install(project.folder)
     return project
 
 

@@ -12,11 +12,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import attrs
 import typer
 
+from micronet.cli import engines
+from micronet.cli.printing import JSON, counted, print_json, tell
 from micronet.errors import MicronetError, nearest
 from micronet.tables import print_table, print_tables_that_fit
 
@@ -31,7 +33,6 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
-_JSON = typer.Option("--json", help="Print JSON for programs.")
 _RECIPE = typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
 _SET = typer.Option(
     "--set",
@@ -110,7 +111,7 @@ def _run(
     gpu_id: Annotated[
         str | None, typer.Option(metavar="0,1", help="GPUs to use; several start a process each.")
     ] = None,
-    as_json: Annotated[bool, _JSON] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run a recipe from data to a deployed, measured engine; a stopped run goes on."""
     from micronet.recipe_file import read
@@ -125,8 +126,8 @@ def _run(
     first = int(os.environ.get("RANK", "0")) == 0
     out = out or Path("runs") / Path(recipe).stem
     if first:
-        print(f"{recipe}: {_counted(len(loaded.steps), 'step')}, in {out}", file=sys.stderr)
-        _tell(resolved.remarks)
+        print(f"{recipe}: {counted(len(loaded.steps), 'step')}, in {out}", file=sys.stderr)
+        tell(resolved.remarks)
     from micronet import pipeline
 
     results = pipeline.run(resolved, out, fresh=fresh, cpu=cpu)
@@ -142,7 +143,7 @@ def _pack(
     ],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write, .safetensors.")],
-    as_json: Annotated[bool, _JSON] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Write a quantized model with its integers at their true width, for `load_packed`."""
     from micronet.files import write_bytes
@@ -153,9 +154,14 @@ def _pack(
     packed = packed_file(run).read_bytes()
     write_bytes(out, packed)
     if as_json:
-        _print_json({"file": str(out), "size_bytes": len(packed)})
+        print_json({"file": str(out), "size_bytes": len(packed)})
     else:
         print(f"{out}  {len(packed) / 1e6:.3f} MB")
+
+
+app.command("deploy")(engines.deploy)
+app.command("bench")(engines.bench)
+app.command("eval")(engines.evaluate)
 
 
 @app.command("sensitivity")
@@ -167,7 +173,7 @@ def _sensitivity(
         str, typer.Option(metavar="0.1,0.5", help="What to remove of each layer's channels.")
     ] = "0.1,0.3,0.5,0.7",
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
-    as_json: Annotated[bool, _JSON] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune each layer of a run's last float model alone, and measure the accuracy that is left.
 
@@ -183,7 +189,7 @@ def _sensitivity(
 
     found = sensitivities(run, pruner, wanted, cpu=cpu)
     if as_json:
-        _print_json(attrs.asdict(found))
+        print_json(attrs.asdict(found))
     else:
         header = ["Pruned alone", *(f"-{fraction:.0%}" for fraction in wanted)]
         body = [
@@ -210,18 +216,18 @@ def _validate(
     from micronet.resolution import resolve
 
     resolved = resolve(*read(recipe, changes or []))
-    _tell(resolved.remarks)
+    tell(resolved.remarks)
     print(dump(resolved.recipe), end="")
 
 
 @app.command("recipes")
-def _recipes(*, as_json: Annotated[bool, _JSON] = False) -> None:
+def _recipes(*, as_json: Annotated[bool, JSON] = False) -> None:
     """List the shipped recipes."""
     from micronet.recipe_file import shipped
 
     recipes = shipped()
     if as_json:
-        _print_json([{"name": name, "summary": summary} for name, summary in recipes.items()])
+        print_json([{"name": name, "summary": summary} for name, summary in recipes.items()])
     else:
         print_table(["Recipe", "What it does"], [list(pair) for pair in recipes.items()])
 
@@ -231,21 +237,21 @@ def _schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from micronet.schema import recipe_schema
 
-    _print_json(recipe_schema())
+    print_json(recipe_schema())
 
 
 @app.command("list-plugins")
 def _list_plugins(
     *,
     kind: Annotated[str | None, typer.Option(help="Only techniques of this kind.")] = None,
-    as_json: Annotated[bool, _JSON] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """List every technique that is installed, and every plugin that failed to load."""
     from micronet import registry
 
     entries = registry.list(kind)
     if as_json:
-        _print_json([attrs.asdict(entry) for entry in entries])
+        print_json([attrs.asdict(entry) for entry in entries])
         return
     rows: dict[tuple[str, ...], list[str]] = {}
     for entry in entries:
@@ -265,14 +271,14 @@ def _show(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="As in quantizer, pruner, model.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The technique.")],
     *,
-    as_json: Annotated[bool, _JSON] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Show a technique's documentation and options."""
     from micronet import registry
 
     description = registry.describe(kind, name)
     if as_json:
-        _print_json(attrs.asdict(description))
+        print_json(attrs.asdict(description))
         return
     print(f"{kind} {description.name}, from {description.distribution} {description.version}\n")
     print(description.doc + "\n")
@@ -384,19 +390,6 @@ def _print_results(results: Results, *, as_json: bool) -> None:
         print(note)
 
 
-def _tell(remarks: tuple[str, ...]) -> None:
-    for remark in remarks:
-        print(f"micronet: {remark}", file=sys.stderr)
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
 def _all_in_one(summaries: list[str]) -> str:
     first, *others = summaries
     return f"{len(summaries)} of them, as in: {first}" if others else first
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))

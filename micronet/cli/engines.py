@@ -1,0 +1,175 @@
+"""The commands that deploy a model, time its engine and evaluate it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import typer
+
+from micronet.cli.printing import JSON, print_json, tell
+from micronet.tables import print_table
+
+if TYPE_CHECKING:
+    from micronet.bench import Latency
+    from micronet.parity import Parity
+
+_ARTIFACT = typer.Argument(metavar="ARTIFACT", help="The folder of a deployed model.")
+_CPU = typer.Option("--cpu", help="Keep torch on the CPU.")
+
+
+def deploy(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run's folder, a checkpoint in its steps/, or a packed file."
+        ),
+    ],
+    *,
+    backend: Annotated[str, typer.Option(help="The deploy backend.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="The artifact's folder; in the run, or beside the file, if not given.",
+        ),
+    ] = None,
+    dynamic: Annotated[
+        str,
+        typer.Option(metavar="height,width", help="What may differ at run time beside the batch."),
+    ] = "batch",
+    precision: Annotated[
+        str | None, typer.Option(help="The backend's option of that name, as in fp16.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Another option of the backend."),
+    ] = None,
+    min_parity: Annotated[
+        float, typer.Option(help="Fraction of test images on which both sides must agree.")
+    ] = 0.995,
+    cpu: Annotated[bool, _CPU] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Deploy a model of a run or a packed file, and compare its engine with the simulation."""
+    from micronet.options import build
+    from micronet.recipe import Deploy
+
+    options = _options(changes or [])
+    if precision is not None:
+        options["precision"] = precision
+    given = {
+        "backend": backend,
+        "options": options,
+        "dynamic": [name for name in dynamic.split(",") if name],
+        "min_parity": min_parity,
+    }
+    step = build(Deploy, given)
+    from micronet.pipeline.engines import deploy_stored
+
+    done = deploy_stored(source, step, out, cpu=cpu)
+    tell(done.remarks)
+    if as_json:
+        print_json(attrs.asdict(done))
+        return
+    rows = [
+        ["Artifact", done.artifact],
+        ["Source", done.source],
+        ["Size", _megabytes(done.size_mb)],
+        ["Size of the float model", _megabytes(done.float_size_mb)],
+        ["Accuracy", f"{done.accuracy:.2%} of {done.images} images"],
+        *_parity(done.parity),
+    ]
+    print_table(["Deployed", ""], rows)
+
+
+def bench(
+    artifact: Annotated[Path, _ARTIFACT],
+    *,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the engine, which else chooses.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images in a call.")] = 1,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Time a deployed model and the float model it came from, in turns; needs no torch."""
+    from micronet.bench import bench as measured
+
+    done = measured(artifact, threads=threads, batch=batch)
+    tell(done.remarks)
+    if as_json:
+        print_json(attrs.asdict(done))
+        return
+    rows = [["deployed", *_times(done.latency)]]
+    if done.float_latency is not None:
+        rows.append(["float", *_times(done.float_latency)])
+    print(f"{done.artifact}: {done.engine}, batch {done.batch}, {done.rounds} calls in turns\n")
+    print_table(["Model", "p50 (ms)", "p90 (ms)", "p99 (ms)", "Images/s"], rows)
+    if done.speedup is not None:
+        print(f"Speed-up: {done.speedup:.2f}x")
+
+
+def evaluate(
+    artifact: Annotated[Path, _ARTIFACT],
+    *,
+    data: Annotated[str, typer.Option(help="A registered data set, or package.module:callable.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="An option of the data set."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SOURCE", help="The torch model; if not given, the one that was deployed."
+        ),
+    ] = None,
+    cpu: Annotated[bool, _CPU] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Measure a deployed model and its torch model on the test set of some data."""
+    from micronet.pipeline.engines import evaluate_artifact
+    from micronet.recipe import Named
+
+    named = Named(data, _options(changes or []))
+    done = evaluate_artifact(artifact, named, against, cpu=cpu)
+    tell(done.remarks)
+    if as_json:
+        print_json(attrs.asdict(done))
+        return
+    rows = [["Images", str(done.images)], ["Accuracy of the engine", f"{done.accuracy:.2%}"]]
+    if done.torch_accuracy is not None and done.parity is not None:
+        rows.append(["Accuracy of torch", f"{done.torch_accuracy:.2%}"])
+        rows += [["Torch model", str(done.against)], *_parity(done.parity)]
+    print_table(["Evaluated", ""], rows)
+
+
+def _options(changes: Sequence[str]) -> dict[str, Any]:
+    from micronet.recipe_file import parse
+
+    options = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set {change}: write it as OPTION=VALUE.")
+        options[name] = parse(text, f"--set {change}", Path()).content
+    return options
+
+
+def _megabytes(size: float | None) -> str:
+    return "-" if size is None else f"{size:.3f} MB"
+
+
+def _parity(parity: Parity) -> list[list[str]]:
+    return [
+        ["Same class as torch", f"{parity.top1:.2%}"],
+        ["Mean error", f"{parity.mean_error:.3g} steps of the output"],
+        ["Largest error", f"{parity.max_error:.3g} steps"],
+    ]
+
+
+def _times(latency: Latency) -> list[str]:
+    times = (latency.p50_ms, latency.p90_ms, latency.p99_ms)
+    return [*(f"{time:.3g}" for time in times), f"{latency.images_per_second:.0f}"]

@@ -1,0 +1,26 @@
+"""Engines of deployed models, by the artifact alone; nothing here needs torch."""
+
+from __future__ import annotations
+
+from micronet import registry
+from micronet.errors import DeployError
+from micronet.techniques import Artifact, Runner
+
+
+def load_engine(artifact: Artifact, *, threads: int | None = None) -> Runner:
+    """An artifact's engine, ready to run.
+
+    Args:
+        artifact: Of any backend.
+        threads: Threads it may use; `None` lets the engine choose.
+
+    Raises:
+        PluginError: The backend is not installed.
+        DeployError: The engine can't be used here, or can't load the file.
+    """
+    backend = registry.create("deploy_backend", artifact.backend)
+    reason = backend.available()
+    if reason is not None:
+        raise DeployError(f"{artifact.backend} can't run here: {reason}.")
+    runner: Runner = backend.load(artifact, threads=threads)
+    return runner

@@ -1,0 +1,104 @@
+"""A model by what a user names: a run, a checkpoint in it, or a packed file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from micronet.errors import DataError
+from micronet.pipeline.context import Context, open_run
+from micronet.pipeline.data import Sets, check_model, checked_sets
+from micronet.pipeline.packed import load_packed, packed_recipe
+from micronet.quantization import is_ready
+from micronet.recipe import Recipe
+from micronet.resolution import resolve_data
+
+
+@attrs.frozen
+class Stored:
+    """A model that a run or a packed file holds.
+
+    Args:
+        path: The step's record in the run, or the packed file.
+        root: The folder that moves as a whole: the run's, or the packed file's.
+        name: The step's or the file's, without an ending.
+        recipe: How it was made.
+        model: It, in eval mode, on the accelerator's device.
+        float_model: The float model that it came from; `None` for a packed file.
+        sets: Training and test set.
+        accelerator: Where it runs.
+    """
+
+    path: Path
+    root: Path
+    name: str
+    recipe: Recipe
+    model: nn.Module
+    float_model: nn.Module | None
+    sets: Sets
+    accelerator: Accelerator
+
+    @property
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Two training images, on the CPU."""
+        return (torch.stack([self.sets[0][index][0] for index in (0, 1)]),)
+
+
+def find(path: Path, *, cpu: bool = False, sets: Sets | None = None) -> Stored:
+    """The model that a path names.
+
+    Args:
+        path: A run's folder, for the last model in it; a checkpoint in its steps/; or a packed
+            file.
+        cpu: Stay on the CPU where there is a GPU.
+        sets: (training set, test set) in the place of the recipe's.
+
+    Raises:
+        DataError: There is none, or its quantizers have seen no data yet.
+        RecipeError: What it was made with is not installed here.
+    """
+    step = path.name.partition(".")[0]
+    run = path if path.is_dir() else path.parent.parent
+    if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):
+        context = open_run(run, cpu=cpu, sets=sets)
+        stored = _in_run(context, None if path.is_dir() else step, path)
+    elif path.is_file():
+        recipe = packed_recipe(path)
+        sets = sets or checked_sets(resolve_data(recipe.data)(), recipe.data.name)
+        accelerator = Accelerator(cpu=cpu)
+        model = load_packed(path).to(accelerator.device)
+        stored = Stored(path, path.parent, step, recipe, model, None, sets, accelerator)
+        images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
+        check_model(model, recipe.model.name, images)
+    else:
+        raise DataError(f"There is no run, checkpoint or packed file at {path}.")
+    if not is_ready(stored.model):
+        raise DataError(f"{path}: the model's quantizers have seen no data yet; take a later step.")
+    return stored
+
+
+def _in_run(context: Context, step: str | None, path: Path) -> Stored:
+    """A run's model after a step, or after the last one that is finished."""
+    finished = [
+        index
+        for index in range(-1, len(context.steps))
+        if context.folder.finished(context.name(index)) is not None
+        and step in (None, context.name(index))
+    ]
+    if not finished:
+        raise DataError(f"{path} is no finished step of a run that leaves a model.")
+    name = context.name(finished[-1])
+    return Stored(
+        context.folder.record(name),
+        context.folder.path,
+        name,
+        attrs.evolve(context.resolved.recipe, steps=context.steps[: finished[-1] + 1]),
+        context.model_after(finished[-1]).eval(),
+        context.model_after(context.float_index()).eval(),
+        (context.train_set, context.test_set),
+        context.accelerator,
+    )
