@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -38,9 +40,36 @@ class Graph:
             node = self.producers.get(node.input[0])
         return node if node is not None and node.op_type == "DequantizeLinear" else None
 
+    def dequantized(self, dequantize: onnx.NodeProto) -> NDArray[np.float32]:
+        """The real numbers of a DequantizeLinear on a constant."""
+        codes, scale, zero_point = (self.value(name) for name in dequantize.input)
+        shape = [1] * codes.ndim
+        if scale.ndim:
+            shape[axis_of(dequantize)] = -1
+        centred = codes.astype(np.float32) - zero_point.astype(np.float32).reshape(shape)
+        real: NDArray[np.float32] = centred * scale.reshape(shape)
+        return real
+
     def remove_unused_constants(self) -> None:
         used = {name for node in self.nodes for name in node.input}
         kept = [tensor for tensor in self.proto.initializer if tensor.name in used]
         del self.proto.initializer[:]
         self.proto.initializer.extend(kept)
         del self.proto.value_info[:]  # they may name old types; the engine infers them anew
+
+
+def axis_of(node: onnx.NodeProto) -> int:
+    """The axis of a QuantizeLinear or DequantizeLinear with a scale for each channel."""
+    axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    return axes[0] if axes else 1
+
+
+def layer_name(node: onnx.NodeProto) -> str:
+    """The module that a node of an export of ours comes from; the node's own name elsewhere."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes: list[str] = ast.literal_eval(entry.value)
+            inside = [scope for scope in scopes[:-1] if scope]
+            if inside:
+                return inside[-1]
+    return node.name or node.op_type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -11,6 +12,27 @@ from onnx import helper
 
 from micronet.errors import DeployError
 from micronet.onnx_graph import Graph
+
+Precision = Literal["model", "int8", "fp32", "fp16"]
+"""What a graph computes in; "model" leaves it as the quantizer has."""
+
+
+def at_precision(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+    """A float or quantized graph at a precision.
+
+    Raises:
+        DeployError: It should be int8 and nothing has quantized it; or as `in_float`.
+    """
+    if precision == "fp32":
+        return in_float(model)
+    if precision == "fp16":
+        return in_half(model)
+    if precision == "int8" and not any(n.op_type == "DequantizeLinear" for n in model.graph.node):
+        raise DeployError(
+            "The model is not quantized, so no int8 can come of it. Quantize it first, or choose "
+            "another precision: model, fp32, fp16."
+        )
+    return model
 
 
 def in_float(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -71,13 +93,7 @@ def _without_rounding(graph: Graph, dequantize: onnx.NodeProto) -> list[onnx.Nod
     (output,) = dequantize.output
     scale, zero_point = graph.value(scale_name), graph.value(zero_name)
     if codes in graph.constants:
-        shape = [1] * graph.value(codes).ndim
-        if scale.ndim:
-            shape[_axis(dequantize)] = -1
-        centred = graph.value(codes).astype(np.float32) - zero_point.astype(np.float32).reshape(
-            shape
-        )
-        graph.add(output, centred * scale.reshape(shape))
+        graph.add(output, graph.dequantized(dequantize))
         return []
     quantize = graph.producers.get(codes)
     if quantize is None or quantize.op_type != "QuantizeLinear" or scale.size != 1:
@@ -101,8 +117,3 @@ def _without_rounding(graph: Graph, dequantize: onnx.NodeProto) -> list[onnx.Nod
             helper.make_node("Mul", [clipped, factor], [output], f"{dequantize.name}_scale")
         )
     return nodes
-
-
-def _axis(node: onnx.NodeProto) -> int:
-    axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
-    return axes[0] if axes else 1
