@@ -70,16 +70,19 @@ class Resolved:
     remarks: tuple[str, ...] = ()
 
 
-def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
+def resolve(recipe: Recipe, source: Source | None = None, *, here: bool = True) -> Resolved:
     """Looks up everything that a recipe names.
 
     Args:
         recipe: From a file or from Python.
         source: Where it was written, for the messages.
+        here: Whether its engines must be able to run on this machine. If not, a remark tells of
+            those that can't.
 
     Raises:
         RecipeError: A technique, an option, a file, a callable or a distribution is missing or
-            not allowed, or the steps are in an order that makes no sense.
+            not allowed, the steps are in an order that makes no sense, or an engine can't run
+            what the recipe quantizes to.
     """
     place = source or _Nowhere()
     if not recipe.steps:
@@ -92,7 +95,7 @@ def resolve(recipe: Recipe, source: Source | None = None) -> Resolved:
             raise place.error(("weights",), f"there is no file {str(weights)!r}.")
     techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
     _check_order(recipe, techniques, place)
-    remarks = _check_schemes(recipe, techniques, place)
+    remarks = _check_engines(recipe, techniques, place, here=here)
     model, build_model = _source_of("model", recipe.model, "build", place)
     data, load_data = _source_of("dataset", recipe.data, "load", place)
     written_out = attrs.evolve(
@@ -171,12 +174,7 @@ def _technique(index: int, step: Step, place: _Place) -> Any:
         return None
     key: Key = ("steps", index, step.key)
     name_field, kind = field
-    technique = _create(kind, named, key, (*key, name_field), place)
-    if isinstance(technique, DeployBackend):
-        reason = technique.available()
-        if reason is not None:
-            raise place.error((*key, name_field), f"{named.name} can't run here: {reason}.")
-    return technique
+    return _create(kind, named, key, (*key, name_field), place)
 
 
 def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place) -> Any:
@@ -301,22 +299,36 @@ def _check_order(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> 
         stage.enter(step, technique)
 
 
-def _check_schemes(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> tuple[str, ...]:
-    """Refuses a scheme that a deploy step can't run; remarks on one that it runs slowly."""
+def _check_engines(
+    recipe: Recipe, techniques: tuple[Any, ...], place: _Place, *, here: bool
+) -> tuple[str, ...]:
+    """Refuses a scheme that an engine can't run, and an engine that can't run here.
+
+    A recipe that no machine can run is told so on machines without the engine too.
+
+    Returns:
+        Remarks on a scheme that an engine runs slowly, and on an engine that need not run here.
+    """
     scheme, remarks = None, []
     for index, (step, technique) in enumerate(zip(recipe.steps, techniques, strict=True)):
         if isinstance(technique, Quantizer):
             scheme = technique.scheme
-        if not isinstance(step, Deploy) or scheme is None:
+        if not isinstance(step, Deploy):
             continue
-        reason = technique.unsuitable(scheme)
-        if reason is not None:
-            raise place.error(("steps", index, step.key, "backend"), reason)
-        if technique.fast not in (None, scheme):
+        assert isinstance(technique, DeployBackend)
+        lacking, faults = technique.available(), []
+        if scheme is not None and (reason := technique.unsuitable(scheme)):
+            faults.append(reason)
+        elif scheme is not None and technique.fast not in (None, scheme):
             remarks.append(
                 f"{step.backend} is fast with {_in_words(technique.fast)}; this recipe quantizes "
                 f"to {_in_words(scheme)}."
             )
+        if lacking is not None:
+            told = f"{step.backend} can't run here: {lacking}."
+            (faults if here or faults else remarks).append(told)
+        if faults:
+            raise place.error(("steps", index, step.key, "backend"), " ".join(faults))
     return tuple(remarks)
 
 

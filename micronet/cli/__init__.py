@@ -215,7 +215,7 @@ def _validate(
     from micronet.recipe_file import dump, read
     from micronet.resolution import resolve
 
-    resolved = resolve(*read(recipe, changes or []))
+    resolved = resolve(*read(recipe, changes or []), here=False)
     tell(resolved.remarks)
     print(dump(resolved.recipe), end="")
 
