@@ -25,7 +25,7 @@ CARD = "artifact.json"
 
 @attrs.frozen
 class Artifact:
-    """A deployed model: a folder with the engine's file and a card that says what is in it.
+    """A deployed model: a folder with the engine's files and a card that says what is in it.
 
     Args:
         directory: The folder.
@@ -36,6 +36,7 @@ class Artifact:
         settings: What the backend wants to know when it loads the file.
         source: The checkpoint or packed file whose model it is, relative to `directory` or
             absolute; `None` if nobody said.
+        more_files: Further files that the engine reads, relative to `directory`.
         remarks: What a user should hear about the export, such as layers left in float and why; a
             sentence each.
     """
@@ -47,6 +48,7 @@ class Artifact:
     engine: str
     settings: Mapping[str, str] = attrs.field(factory=dict)
     source: str | None = None
+    more_files: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -55,7 +57,9 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        return self.path.stat().st_size
+        """Of all files that the engine reads."""
+        files = (self.file, *self.more_files)
+        return sum((self.directory / name).stat().st_size for name in files)
 
     def write_card(self) -> None:
         card = attrs.asdict(self, filter=attrs.filters.exclude("directory"))
@@ -71,7 +75,8 @@ class Artifact:
         try:
             card: dict[str, Any] = json.loads((directory / CARD).read_text("utf-8"))
             card["input_shape"] = tuple(card["input_shape"])
-            card["remarks"] = tuple(card.get("remarks", ()))
+            for name in ("more_files", "remarks"):
+                card[name] = tuple(card.get(name, ()))
             return cls(directory=directory, **card)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DeployError(f"{directory} holds no readable artifact: {error}") from error

@@ -25,7 +25,7 @@ for line in {lines!r}:
         main()
     except SystemExit as end:
         assert not end.code, (line, end.code)
-heavy = {{"torch", "torchvision", "onnx", "onnxruntime", "accelerate", "sklearn"}}
+heavy = {{"torch", "torchvision", "onnx", "onnxruntime", "openvino", "accelerate", "sklearn"}}
 print("loaded:", sorted(heavy & set(sys.modules)))
 """
 
