@@ -23,7 +23,8 @@ _FILE, _WEIGHTS = "model.xml", "model.bin"
 class OpenVino(DeployBackend):
     """OpenVINO's CPU plugin.
 
-    8-bit models and narrower ones run on integers, wider ones in float32 with their roundings.
+    8-bit models and narrower ones run on integers, wider ones in float32 with their roundings;
+    binary and ternary convolutions of signs on bits where that is faster.
     Unsigned activations with signed weights, one scale a channel, are its fast form on x86.
     Float32 is computed as float32, where the engine by itself would take bfloat16.
     """
@@ -57,16 +58,18 @@ class OpenVino(DeployBackend):
 
         from micronet.example_inputs import check_example_inputs
         from micronet.export import export_onnx
-        from micronet_openvino.engine import read
+        from micronet_openvino.choosing import network_of
 
         check_example_inputs(example_inputs)
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "model.onnx"
             export_onnx(model, example_inputs, file, dynamic=dynamic)
             exported = self._at_precision(onnx.load(file))
+        images = example_inputs[0][:2].cpu().numpy()
+        network, remarks = network_of(exported, images)
         directory.mkdir(parents=True, exist_ok=True)
         half = self.precision == "fp16"
-        openvino.save_model(read(exported), directory / _FILE, compress_to_fp16=half)
+        openvino.save_model(network, directory / _FILE, compress_to_fp16=half)
         artifact = Artifact(
             directory=directory,
             backend="openvino",
@@ -75,6 +78,7 @@ class OpenVino(DeployBackend):
             engine=f"openvino {openvino.__version__}",
             settings={"precision": "f16" if half else "f32"},
             more_files=(_WEIGHTS,),
+            remarks=remarks,
         )
         artifact.write_card()
         return artifact
