@@ -144,7 +144,7 @@ def resolve_deployment(recipe: Recipe, step: Deploy) -> tuple[DeployBackend, tup
     techniques = tuple(_technique(i, each, _Command()) for i, each in enumerate(whole.steps))
     backend = techniques[-1]
     assert isinstance(backend, DeployBackend)
-    return backend, _check_schemes(whole, techniques, _Command())
+    return backend, _check_engines(whole, techniques, _Command(), here=True)
 
 
 def _no_data() -> Any:
