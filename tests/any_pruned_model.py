@@ -11,6 +11,7 @@ import torch
 from any_model import torchvision_model, train_step
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import VisionTransformer
 
 from micronet import registry
 from micronet.measure import gflops, params_m
@@ -43,15 +44,20 @@ class Outcome:
 def model_with_statistics(name: str) -> tuple[nn.Module, int]:
     """A torchvision model whose batch norms look trained, and the size of its images."""
     model, size = torchvision_model(name)
+    return with_statistics(model), size
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """The model, in place, with batch norms that look trained and a head that is not zero."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.weight, 0.2, 1.5, generator=generator)
             nn.init.uniform_(module.running_mean, -0.1, 0.1, generator=generator)
             nn.init.uniform_(module.running_var, 0.5, 2.0, generator=generator)
-    if name.startswith("vit"):  # torchvision's start with zeros
+    if isinstance(model, VisionTransformer):  # torchvision's start with zeros
         nn.init.normal_(model.heads.head.weight, std=0.02, generator=generator)
-    return model, size
+    return model
 
 
 def examine(model: nn.Module, size: int, pruner: Pruner, directory: Path) -> Outcome:

@@ -7,10 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from any_pruned_model import examine, model_with_statistics, relative, silenced
+from micronet import registry
 
-MODELS = {
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from any_pruned_model import (
+    examine,
+    model_with_statistics,
+    relative,
+    silenced,
+    with_statistics,
+)
+from shallow_models import SHALLOW
+
+WHOLE = {
     "alexnet": 0.6,
     "convnext_tiny": 0.7,
     "densenet121": 0.7,
@@ -25,19 +34,31 @@ MODELS = {
     "vit_b_32": 0.85,
 }
 """torchvision models, and what may be left of their parameters and operations."""
-SLOW = {"densenet121", "googlenet", "swin_t", "vit_b_32"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS]
-)
-def test_a_torchvision_model_loses_channels_exactly_and_its_engine_agrees(name, tmp_path, create):
-    model, size = model_with_statistics(name)
-    outcome = examine(model, size, create("pruner", "gc", percent=0.3), tmp_path)
-    assert outcome.params < MODELS[name]
-    assert outcome.flops < MODELS[name]
+def examined(model, size, directory, most):
+    torch.manual_seed(0)
+    pruner = registry.create("pruner", "gc", percent=0.3)
+    outcome = examine(model, size, pruner, directory)
+    assert outcome.params < most
+    assert outcome.flops < most
     assert outcome.error is None or outcome.error < 1e-5
     assert outcome.engine_error < 1e-4
+
+
+@pytest.mark.parametrize("name", [*SHALLOW, "mnasnet0_5", "squeezenet1_1"])
+def test_a_torchvision_model_loses_channels_exactly_and_its_engine_agrees(name, tmp_path):
+    torch.manual_seed(0)
+    shallow = name in SHALLOW
+    model, size = (SHALLOW[name](), 64) if shallow else model_with_statistics(name)
+    examined(with_statistics(model), size, tmp_path, most=0.97)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_torchvision_model_loses_as_much_as_others_of_its_kind(name, tmp_path):
+    model, size = model_with_statistics(name)
+    examined(model, size, tmp_path, most=WHOLE[name])
 
 
 class Attention(nn.Module):
