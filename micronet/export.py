@@ -6,12 +6,13 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from micronet.adaptive_pooling import AnySize
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
 from micronet.example_inputs import check_example_inputs
 from micronet.quantization.convert import StoredWeight, convert
@@ -63,7 +64,7 @@ def export_onnx(
     if "batch" in dynamic and len(example) == 1:
         example = example.expand(2, *example.shape[1:]).contiguous()
     try:
-        with _quiet():
+        with _quiet(), AnySize() if {"height", "width"} & set(dynamic) else nullcontext():
             program = torch.onnx.export(
                 exported,
                 (example,),
