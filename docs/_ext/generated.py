@@ -28,7 +28,7 @@ from micronet.options import OptionInfo, describe
 from micronet.recipe import STEPS, Prune, Quantize, Recipe, Train, own_fields, technique_field
 from micronet.registry.catalog import BUILT_IN, Entry
 from micronet.resolution import resolve
-from micronet.techniques import KINDS
+from micronet.techniques import KINDS, DeployBackend, Scheme
 
 _MARK = re.compile(r"<!-- generated: (\w+) -->")
 
@@ -77,6 +77,42 @@ def _techniques() -> Iterator[str]:
                 yield f"{len(members)} names: {', '.join(f'`{m.name}`' for m in members)}.\n"
             yield from _paragraphs(described.doc)
             yield from _options(described.options)
+
+
+def _engines() -> Iterator[str]:
+    """What each deploy backend says of the schemes that people quantize to."""
+    names = [
+        entry.name
+        for entry in registry.list("deploy_backend")
+        if entry.distribution == BUILT_IN and entry.status == "ok"
+    ]
+    backends = [registry.create("deploy_backend", name) for name in names]
+    rows = [
+        [words, *(_support(backend, scheme) for backend in backends)]
+        for words, scheme in _SCHEMES.items()
+    ]
+    options = [", ".join(f"`{o.name}`" for o in describe(type(each))) for each in backends]
+    rows.append(["Its own options", *(each or "none" for each in options)])
+    yield from _table(["Weights and activations", *(f"`{name}`" for name in names)], rows)
+
+
+def _support(backend: DeployBackend, scheme: Scheme) -> str:
+    reason = backend.unsuitable(scheme)
+    if reason is not None:
+        return f"no: {reason}"
+    return "fast" if backend.fast == scheme else "yes"
+
+
+_SCHEMES = {
+    "8 bits, activations asymmetric": Scheme(),
+    "8 bits, activations symmetric": Scheme(a_symmetric=True),
+    "8 bits, one scale a layer": Scheme(per_channel=False),
+    "8 bits, weights asymmetric": Scheme(w_symmetric=False),
+    "4 bits": Scheme(w_bits=4, a_bits=4),
+    "16 bits": Scheme(w_bits=16, a_bits=16),
+    "ternary, binary": Scheme(w_bits=1.5, a_bits=1, a_symmetric=True),
+    "binary, binary": Scheme(w_bits=1, a_bits=1, a_symmetric=True),
+}
 
 
 def _recipe() -> Iterator[str]:
@@ -259,6 +295,7 @@ def _anchor(heading: str) -> str:
 _WRITERS: dict[str, Callable[[], Iterator[str]]] = {
     "kinds": _kinds,
     "techniques": _techniques,
+    "engines": _engines,
     "recipe": _recipe,
     "steps": _steps,
     "order": _order,
