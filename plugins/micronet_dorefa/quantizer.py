@@ -10,7 +10,7 @@ import attrs
 
 from micronet.errors import OptionError
 from micronet.options import option
-from micronet.techniques import Quantizer
+from micronet.techniques import Quantizer, Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +38,12 @@ class DoReFa(Quantizer):
     def __attrs_post_init__(self) -> None:
         for name in ("w_bits", "a_bits"):
             _check_bits(name, getattr(self, name))
+
+    @property
+    def scheme(self) -> Scheme:
+        return Scheme(
+            self.w_bits, self.a_bits, w_symmetric=False, a_symmetric=False, per_channel=False
+        )
 
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         from micronet.quantization import quantize_weighted_layers
