@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ class Graph:
             self.proto.initializer.append(self.constants[name])
         return name
 
+    def readers(self, name: str) -> list[onnx.NodeProto]:
+        """The nodes that read a value."""
+        return [node for node in self.nodes if name in node.input]
+
     def dequantize_before(self, name: str) -> onnx.NodeProto | None:
         """The DequantizeLinear that a value comes from, through what only moves it around."""
         node = self.producers.get(name)
@@ -49,6 +54,18 @@ class Graph:
         centred = codes.astype(np.float32) - zero_point.astype(np.float32).reshape(shape)
         real: NDArray[np.float32] = centred * scale.reshape(shape)
         return real
+
+    def replace_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Other nodes, in an order in which they can run; those whose results nobody reads go."""
+        needed = {output.name for output in self.proto.output}
+        kept = []
+        for node in reversed(list(nodes)):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        del self.nodes[:]
+        self.nodes.extend(reversed(kept))
+        self.producers = {output: node for node in self.nodes for output in node.output}
 
     def remove_unused_constants(self) -> None:
         used = {name for node in self.nodes for name in node.input}

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
-from micronet.errors import DeployError
+from micronet.errors import DeployError, listed
+from micronet.options import option
 from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
     from torch import Tensor, nn
 
 _FILE = "model.onnx"
-_BIASES = "WeightBiasQuantization"
-"""The optimizer that makes biases int32 for the integer kernels. Where those do not apply, it
-gains nothing and rounds biases to steps that may be coarse, or overflow, at other widths."""
+_NAMED = 3
+"""Layers that a remark names before it counts the others."""
 
 
 @attrs.frozen(kw_only=True)
 class OnnxRuntime(DeployBackend):
     """ONNX Runtime's CPU provider.
 
-    8-bit models run on its integer kernels; other widths are computed exactly, without them.
-    Unsigned activations with signed weights, one scale a channel, are its fast form on x86.
+    Layers whose weights and inputs have 8 bits or less run on its integer kernels, binary and
+    ternary ones too; others are computed exactly, in float. Unsigned activations with signed
+    weights, one scale a channel, are its fast form on x86.
     """
 
     fast: ClassVar[Scheme | None] = Scheme()
+
+    precision: Literal["model", "int8", "fp32", "fp16", "auto"] = option(
+        "model",
+        doc="What the engine computes in: `model` as the model was quantized, `int8` the same but "
+        "only for a quantized model, `fp32` or `fp16` in floats, `auto` in the faster one of "
+        "`model` and `fp32`, as measured here.",
+    )
 
     def available(self) -> str | None:
         from importlib.util import find_spec
@@ -47,6 +57,7 @@ class OnnxRuntime(DeployBackend):
         *,
         dynamic: tuple[str, ...] = ("batch",),
     ) -> Artifact:
+        import onnx
         import onnxruntime
 
         from micronet.example_inputs import check_example_inputs
@@ -55,52 +66,95 @@ class OnnxRuntime(DeployBackend):
         check_example_inputs(example_inputs)
         directory.mkdir(parents=True, exist_ok=True)
         export_onnx(model, example_inputs, directory / _FILE, dynamic=dynamic)
-        integer_kernels = _rewrite(directory / _FILE)
+        graph, remarks = self._graph(onnx.load(directory / _FILE), example_inputs[0])
+        onnx.save(graph, directory / _FILE)
         artifact = Artifact(
             directory=directory,
             backend="onnxruntime",
             file=_FILE,
             input_shape=tuple(example_inputs[0].shape),
             engine=f"onnxruntime {onnxruntime.__version__}",
-            settings={} if integer_kernels else {"disabled_optimizers": _BIASES},
+            remarks=remarks,
         )
         artifact.write_card()
         return artifact
 
     def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
-        # Idle threads would spin in the way of whatever runs next, another engine included.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            session = onnxruntime.InferenceSession(
-                str(artifact.path),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=artifact.settings.get("disabled_optimizers", "").split(),
-            )
+            return OnnxRuntimeRunner(_session(str(artifact.path), threads))
         except Exception as error:  # its exceptions share no base class
             raise DeployError(f"onnxruntime can't load {artifact.path}: {error}") from error
-        return OnnxRuntimeRunner(session)
+
+    def _graph(
+        self, exported: onnx.ModelProto, example: Tensor
+    ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        """The graph at the precision asked for, and what there is to say about it."""
+        from micronet.onnx_graph import Graph
+        from micronet.precision import at_precision
+        from micronet_onnxruntime.rewriting import rewrite
+
+        if self.precision in ("fp32", "fp16"):
+            return at_precision(exported, self.precision), ()
+        floating = at_precision(exported, "fp32") if self.precision == "auto" else None
+        graph = at_precision(exported, "int8" if self.precision == "int8" else "model")
+        remarks = _in_float(rewrite(Graph(graph)))
+        if floating is None or not _quantized(graph):
+            return graph, remarks
+        ms, float_ms = _measured([graph, floating], example)
+        figures = f"{float_ms:.3g} ms in fp32 and {ms:.3g} ms as quantized"
+        if ms <= float_ms:
+            return graph, (*remarks, f"Left as quantized: a call took {figures}.")
+        remark = (
+            f"Written in fp32: a call took {figures}. Its activations are not rounded, so it gives "
+            f"other numbers than the simulation."
+        )
+        return floating, (remark,)
 
 
-def _rewrite(path: Path) -> bool:
-    """Gives a file the form that the engine likes; says whether it will run it on integers."""
-    import onnx
+def _quantized(graph: onnx.ModelProto) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
 
-    from micronet.onnx_graph import Graph
-    from micronet_onnxruntime import rewriting
 
-    model = onnx.load(path)
-    graph = Graph(model)
-    rewriting.make_activations_unsigned(graph)
-    rewriting.make_biases_representable(graph)
-    graph.remove_unused_constants()
-    onnx.save(model, path)
-    return rewriting.has_integer_kernels(graph)
+def _in_float(layers: dict[str, str]) -> tuple[str, ...]:
+    """A sentence for each reason why layers are computed in float."""
+    remarks = []
+    for reason in dict.fromkeys(layers.values()):
+        names = [name for name, why in layers.items() if why == reason]
+        named = list(map(repr, names[:_NAMED]))
+        if len(names) > _NAMED:
+            named.append(f"{len(names) - _NAMED} more")
+        remarks.append(
+            f"onnxruntime computes {listed(named)} in float, for want of an integer kernel: "
+            f"{reason}."
+        )
+    return tuple(remarks)
+
+
+def _measured(graphs: list[onnx.ModelProto], example: Tensor) -> list[float]:
+    """Milliseconds of a call of each graph."""
+    from micronet.measure import time_calls
+
+    batch = example.cpu().numpy()
+    runners = [OnnxRuntimeRunner(_session(graph.SerializeToString(), None)) for graph in graphs]
+    return time_calls([partial(runner, batch) for runner in runners], rounds=20).medians
+
+
+def _session(model: str | bytes, threads: int | None) -> InferenceSession:
+    """An engine of a file, or of its bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    # Idle threads would spin in the way of whatever runs next, another engine included.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        # Rounds float weights and biases that nobody asked it to round.
+        disabled_optimizers=["WeightBiasQuantization"],
+    )
 
 
 @attrs.frozen

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
+from onnx import helper
 
 from micronet.onnx_graph import Graph
+from micronet_onnxruntime import layers, signs
 
 _SHIFT = 128
-_LARGEST_BIAS = 2**30
-"""In steps of the accumulator, an int32; half of it is left for the sum."""
+_CODES = np.iinfo(np.uint8)
+_MOVES = {"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice"}
+"""Operations that ONNX Runtime does on 8-bit integers as on real numbers, and whose results are
+some of their inputs."""
+
+
+def rewrite(graph: Graph) -> dict[str, str]:
+    """Gives a graph, as `micronet.export` writes it, the form that runs on integer kernels.
+
+    An activation of 8 bits or less becomes one QuantizeLinear with unsigned codes, right behind
+    what computes it, then what moves or clamps it, then a DequantizeLinear.
+
+    Returns:
+        The quantized layers that are computed in float all the same, and why.
+    """
+    make_activations_unsigned(graph)
+    signs.rewrite(graph)
+    quantize_early(graph)
+    clamp_integers(graph)
+    move_integers(graph)
+    in_float = layers.rewrite(graph)
+    graph.remove_unused_constants()
+    return in_float
 
 
 def make_activations_unsigned(graph: Graph) -> None:
@@ -30,58 +55,114 @@ def make_activations_unsigned(graph: Graph) -> None:
             node.input[2] = graph.add(f"{node.input[2]}_unsigned", shifted)
 
 
-def make_biases_representable(graph: Graph) -> None:
-    """Widens the scales of 8-bit weight channels beside which the bias is out of proportion.
-
-    ONNX Runtime keeps a bias as an int32 in steps of input scale times weight scale. A channel
-    that sparse training has silenced, so that its bias is all it gives, has a scale near zero:
-    its bias would overflow. Codes of such channels are rounded anew; what they lose is less than
-    2^-30 of their bias for a unit of input.
-    """
-    for node in graph.nodes:
-        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:  # noqa: PLR2004
-            continue
-        data, weight = (graph.dequantize_before(name) for name in node.input[:2])
-        if data is None or weight is None or node.input[2] not in graph.constants:
-            continue
-        codes_name, scale_name, zero_name = weight.input[:3]
-        if codes_name not in graph.constants:
-            continue
-        codes, scale = graph.value(codes_name), graph.value(scale_name)
-        if codes.dtype not in (np.int8, np.uint8):
-            continue
-        bias = np.abs(graph.value(node.input[2]))
-        if scale.ndim == 0:
-            bias = bias.max()
-        smallest = (bias / (_LARGEST_BIAS * graph.value(data.input[1]))).astype(np.float32)
-        if not (scale < smallest).any():
-            continue
-        widened = np.maximum(scale, smallest)
-        per_channel = (-1,) + (1,) * (codes.ndim - 1) if scale.ndim else ()
-        zero = graph.value(zero_name).astype(np.float32).reshape(per_channel)
-        ratio = (scale / widened).reshape(per_channel)
-        rounded = np.rint((codes.astype(np.float32) - zero) * ratio + zero)
-        weight.input[0] = graph.add(f"{codes_name}_widened", rounded.astype(codes.dtype))
-        weight.input[1] = graph.add(f"{scale_name}_of_{codes_name}_widened", widened)
+def quantize_early(graph: Graph) -> None:
+    """What only moves values that are quantized next moves their 8-bit codes instead."""
+    while any(_swapped(graph, node) for node in reversed(graph.nodes)):
+        graph.replace_nodes(list(graph.nodes))
 
 
-def has_integer_kernels(graph: Graph) -> bool:
-    """Whether every activation is 8 bits wide, so that layers can run on integers."""
-    for node in graph.nodes:
-        if node.op_type != "QuantizeLinear":
-            continue
-        source = graph.producers.get(node.input[0])
-        clipped = source is not None and source.op_type == "Clip" and len(source.input) > 1
-        if graph.value(node.input[2]).dtype.itemsize > 1 or (clipped and _narrower(graph, node)):
-            return False
+def _swapped(graph: Graph, quantize: onnx.NodeProto) -> bool:
+    """Whether a QuantizeLinear and what moves its values have changed their places."""
+    if not quantizes_to_bytes(graph, quantize):
+        return False
+    move = graph.producers.get(quantize.input[0])
+    if move is None or move.op_type not in _MOVES or len(move.output) > 1:
+        return False
+    if len(graph.readers(move.output[0])) > 1:
+        return False
+    moving = onnx.NodeProto()
+    moving.CopyFrom(move)
+    codes = f"{quantize.output[0]}_unmoved"
+    moving.input[0], moving.output[0] = codes, quantize.output[0]
+    quantize.input[0], quantize.output[0] = move.input[0], codes
+    move.CopyFrom(quantize)
+    quantize.CopyFrom(moving)
     return True
 
 
-def _narrower(graph: Graph, quantize: onnx.NodeProto) -> bool:
-    """Whether the Clip before a node keeps its codes within less than 8 bits."""
-    clip = graph.producers[quantize.input[0]]
-    scale, zero = graph.value(quantize.input[1]), graph.value(quantize.input[2])
-    if len(clip.input) < 3 or clip.input[2] not in graph.constants:  # noqa: PLR2004
+def clamp_integers(graph: Graph) -> None:
+    """A Relu or Clip before an 8-bit QuantizeLinear becomes a Clip of its codes, if they need one.
+
+    Rounding to a grid never reverses an order, so it makes no difference which comes first. ONNX
+    Runtime does it too, but only where no Clip is left: where the zero point is not the lowest
+    code, or the grid is narrower than 8 bits, the layer before would not run on integers.
+    """
+    graph.replace_nodes([new for node in graph.nodes for new in _clamped_after(graph, node)])
+
+
+def _clamped_after(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A node, or what stands for it if it quantizes to 8 bits."""
+    if not quantizes_to_bytes(graph, node):
+        return [node]
+    low, high = -np.inf, np.inf
+    source = node.input[0]
+    while (bounds := _bounds(graph, graph.producers.get(source))) is not None:
+        # What comes first is found last, and what comes after it has the last word.
+        low, high = (float(np.clip(end, low, high)) for end in bounds)
+        source = graph.producers[source].input[0]
+    scale, zero_point = graph.value(node.input[1]), int(graph.value(node.input[2]))
+    lowest, highest = (
+        int(np.clip(np.rint(np.float32(end) / scale) + zero_point, _CODES.min, _CODES.max))
+        for end in (low, high)
+    )
+    node.input[0] = source
+    if (lowest, highest) == (_CODES.min, _CODES.max):
+        return [node]
+    codes = node.output[0]
+    node.output[0] = f"{codes}_unclamped"
+    ends = [graph.add(f"uint8_{code}", np.array(code, np.uint8)) for code in (lowest, highest)]
+    return [node, helper.make_node("Clip", [node.output[0], *ends], [codes], f"{node.name}_clamp")]
+
+
+def _bounds(graph: Graph, node: onnx.NodeProto | None) -> tuple[float, float] | None:
+    """The range that a Relu or Clip cuts its input to."""
+    if node is None or node.op_type not in ("Relu", "Clip"):
+        return None
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    bounds = [-np.inf, np.inf]
+    for end, name in enumerate(node.input[1:]):
+        if name and name not in graph.constants:
+            return None
+        if name:
+            bounds[end] = float(graph.value(name))
+    return bounds[0], bounds[1]
+
+
+def move_integers(graph: Graph) -> None:
+    """What only moves dequantized values moves their codes, and dequantizes afterwards."""
+    graph.replace_nodes(list(_moving_integers(graph)))
+
+
+def _moving_integers(graph: Graph) -> Iterator[onnx.NodeProto]:
+    moved: dict[str, onnx.NodeProto] = {}  # what writes the real numbers of values moved so far
+    for node in graph.nodes:
+        source = node.input[0] if node.input else ""
+        before = moved.get(source) or graph.producers.get(source)
+        yield node
+        if node.op_type not in _MOVES or before is None or not _dequantizes_bytes(graph, before):
+            continue
+        node.input[0] = before.input[0]
+        for position, output in enumerate(node.output):
+            node.output[position] = f"{output}_codes"
+            moved[output] = helper.make_node(
+                "DequantizeLinear",
+                [node.output[position], *before.input[1:]],
+                [output],
+                f"{output}_dequantized",
+            )
+            yield moved[output]
+
+
+def quantizes_to_bytes(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node gives 8-bit codes of activations."""
+    if node.op_type != "QuantizeLinear":
         return False
-    highest = graph.value(clip.input[2]) / scale + zero.astype(np.float32)
-    return bool(highest < np.iinfo(zero.dtype).max - 1)
+    return bool(graph.value(node.input[2]).dtype == np.uint8)
+
+
+def _dequantizes_bytes(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node gives the real numbers of 8-bit activations."""
+    if node.op_type != "DequantizeLinear" or node.input[0] in graph.constants:
+        return False
+    return bool(graph.value(node.input[2]).dtype == np.uint8)
