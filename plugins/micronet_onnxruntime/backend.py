@@ -132,7 +132,7 @@ def _in_float(layers: dict[str, str]) -> tuple[str, ...]:
 
 def _measured(graphs: list[onnx.ModelProto], example: Tensor) -> list[float]:
     """Milliseconds of a call of each graph."""
-    from micronet.measure import time_calls
+    from micronet.timing import time_calls
 
     batch = example.cpu().numpy()
     runners = [OnnxRuntimeRunner(_session(graph.SerializeToString(), None)) for graph in graphs]

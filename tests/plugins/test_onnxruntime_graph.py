@@ -105,9 +105,10 @@ def test_layers_run_on_integers_whatever_moves_or_cuts_between_them(deployed):
 
 def test_a_layer_without_an_integer_kernel_is_named_and_has_its_weight_from_the_start(deployed):
     artifact, _ = deployed
-    assert artifact.remarks == (
+    (remark,) = artifact.remarks
+    assert remark == (
         "onnxruntime computes 'smooth' in float, for want of an integer kernel: what it gives is "
-        "not quantized before it is read.",
+        "not quantized before it is read."
     )
     # Its input, the nonlinearity's outcome, the pooling's and that is all: no weight.
     assert kernels(artifact)["DequantizeLinear"] <= 3
