@@ -45,11 +45,11 @@ DEPLOYED = 0
 FLOAT = Train(epochs=8, lr=2e-3)
 
 
-def wbwtab(weights: str, activations: str) -> tuple[Step, ...]:
+def wbwtab(weights: str, activations: str, *, epochs: int = 4) -> tuple[Step, ...]:
     quantize = Quantize("wbwtab", {"weights": weights, "activations": activations})
     if activations == "float":
         return (quantize, Train(epochs=6, lr=1e-3, batch_size=32), Fuse("bn"))
-    train = Train(epochs=4, lr=2e-3, batch_size=32)
+    train = Train(epochs=epochs, lr=2e-3, batch_size=32)
     return (quantize, train, Fuse("binary_bn"), Fuse("bn"))
 
 
@@ -75,6 +75,14 @@ ROWS: dict[str, tuple[Step, ...]] = {
     "iao 4/4 QAT": iao(4, Train(epochs=2, lr=2e-4)),
 }
 """The steps of each row, after the float network's."""
+
+OWN: dict[str, dict[str, tuple[Step, ...]]] = {
+    "nin_gc": {
+        "wbwtab 1/1": wbwtab("binary", "binary", epochs=12),
+        "wbwtab 1.5/1": wbwtab("ternary", "binary", epochs=12),
+    }
+}
+"""Rows for which a network has steps of its own."""
 
 
 SPARSE = {
@@ -140,7 +148,7 @@ def quantized(folder: Path, model: str, seed: int) -> dict[str, Measured]:
     """The float network and all that comes of it, by their names in the table."""
     start = folder / f"{model}-{seed}-float"
     found = {model: measured(start, recipe(model, seed, (FLOAT,)))}
-    for name, steps in ROWS.items():
+    for name, steps in {**ROWS, **OWN.get(model, {})}.items():
         found[name] = continued(start, model, seed, name, steps)
     return found
 
@@ -183,7 +191,10 @@ def recipe(
 def page(tables: dict[str, str], folder: Path) -> str:
     where = json.loads(next(folder.glob("*/environment.json")).read_text("utf-8"))
     versions = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
-    recipes = "\n".join(f"| {name} | {written(steps)} |" for name, steps in ROWS.items())
+    rows = dict(ROWS)
+    for model, own in OWN.items():
+        rows.update({f"{name}, {model}": steps for name, steps in own.items()})
+    recipes = "\n".join(f"| {name} | {written(steps)} |" for name, steps in rows.items())
     return _PAGE.format(
         tables="\n".join(f"## {title}\n\n{text}" for title, text in tables.items()),
         recipes=recipes,
