@@ -79,7 +79,7 @@ def _open(
         weights=resolved.weights,
     )
     before = None if fresh else folder.environment()
-    if before is not None and before["weights"] != here["weights"]:
+    if before is not None and before.get("weights", here["weights"]) != here["weights"]:
         raise RunError(
             f"{folder.path} holds a run that began with other weights: {resolved.weights} has "
             f"changed. Use --fresh to start again, or another --out."
