@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from micronet.errors import said_by
@@ -49,8 +50,13 @@ def platform() -> Platform:
     return Platform(tensorrt.__version__, device.name(), f"{major}.{minor}")
 
 
+@cache
 def primary_context() -> Any:
-    """The context that the CUDA runtime, and so TensorRT and torch, use on the GPU too."""
+    """The context that the CUDA runtime, and so TensorRT and torch, use on the GPU too.
+
+    It is kept: when pycuda gives one back it leaves it on the thread's stack, above what a program
+    may have put there.
+    """
     import pycuda.driver as cuda
 
     cuda.init()

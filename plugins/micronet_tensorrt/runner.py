@@ -26,7 +26,8 @@ class TensorRTRunner(Runner):
         import pycuda.driver as cuda
         import tensorrt as trt
 
-        self.file = file
+        self.profile = file.profile
+        self._names = file.input, file.output
         self._lock = threading.Lock()
         self._cuda = primary_context()
         logger, self._errors = collecting_logger()
@@ -48,11 +49,11 @@ class TensorRTRunner(Runner):
         Raises:
             DeployError: The images are of a size that the engine was not built for.
         """
-        reason = self.file.profile.why_not(batch.shape)
+        reason = self.profile.why_not(batch.shape)
         if reason is not None:
             raise DeployError(reason)
         with self._lock, current(self._cuda):
-            pieces = self.file.profile.pieces(len(batch))
+            pieces = self.profile.pieces(len(batch))
             return np.concatenate([self._run(batch[start:end]) for start, end in pieces])
 
     def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,8 +61,8 @@ class TensorRTRunner(Runner):
 
         count = len(images)
         # An engine for one batch size takes no smaller one: the rest is zeros.
-        shape = (max(count, self.file.profile.smallest[0]), *images.shape[1:])
-        context, names = self._context, (self.file.input, self.file.output)
+        shape = (max(count, self.profile.smallest[0]), *images.shape[1:])
+        context, names = self._context, self._names
         into = self._input.fit(shape)
         into[:count], into[count:] = images, 0
         if not context.set_input_shape(names[0], shape):
