@@ -107,8 +107,8 @@ def bench(directory: Path, *, threads: int | None = None, batch: int = 1) -> Ben
 
 
 def _rounds(calls: Sequence[Callable[[], object]]) -> int:
-    """As many as the time allows; first calls may still be setting up, so the second ones tell."""
-    for call in calls:
+    """As many as the time allows; the first calls for a shape may still be setting up."""
+    for call in [*calls, *calls]:
         call()
     start = time.perf_counter()
     for call in calls:
