@@ -76,7 +76,9 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         )
         source = os.path.relpath(context.folder.record(context.name(index - 1)), directory)
         attrs.evolve(engine.artifact, source=source).write_card()
-        float_artifact = export(backend, float_model, example_inputs, temporary / FLOAT, step)
+        float_artifact = export(
+            backend.for_float(), float_model, example_inputs, temporary / FLOAT, step
+        )
         float_runner = backend.load(float_artifact, threads=step.threads)
         batch = _latency_batch(context.test_set, step.latency_batch)
         timing = time_calls([lambda: engine.runner(batch), lambda: float_runner(batch)])

@@ -113,7 +113,11 @@ def deploy_stored(
         size_mb, float_size_mb = engine.artifact.size_bytes / 1e6, None
         if stored.float_model is not None:
             float_artifact = export(
-                backend, stored.float_model, stored.example_inputs, temporary / FLOAT, step
+                backend.for_float(),
+                stored.float_model,
+                stored.example_inputs,
+                temporary / FLOAT,
+                step,
             )
             float_size_mb = float_artifact.size_bytes / 1e6
     return Deployed(

@@ -100,6 +100,18 @@ class DeployBackend(ABC):
         """Why the engine can't run a scheme, as a sentence; `None` if it can."""
         return None
 
+    def for_float(self) -> DeployBackend:
+        """The backend for the float model that a deployed one is compared with.
+
+        By default it is this one; an option `precision` becomes "model", as an integer engine of a
+        float model can't be, and a float16 one would be no measure.
+        """
+        technique: Any = self  # each is an attrs class, the contract is none
+        if "precision" not in attrs.fields_dict(type(technique)):
+            return self
+        backend: DeployBackend = attrs.evolve(technique, precision="model")
+        return backend
+
     @abstractmethod
     def available(self) -> str | None:
         """`None` if the engine can be used here, else the reason with the line that mends it."""

@@ -176,7 +176,8 @@ def _refinement(
     else:
         largest, bias = distance.max(), bias.max()
     room = _LARGEST_CODE / np.maximum(largest, 1) if not zero.any() else np.ones_like(scale)
-    most = _LARGEST_BIAS * scale / np.maximum(bias, np.finfo(np.float64).tiny)
+    most = np.full(scale.shape, np.inf)
+    np.divide(_LARGEST_BIAS * scale, bias, out=most, where=bias > 0)
     factor = np.minimum(np.maximum(room, 1), most)
     refinement: NDArray[Any] = np.where(factor >= 1, 2.0 ** np.floor(np.log2(factor)), factor)
     return refinement
