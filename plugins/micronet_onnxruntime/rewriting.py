@@ -30,7 +30,6 @@ def rewrite(graph: Graph) -> dict[str, str]:
     make_activations_unsigned(graph)
     signs.rewrite(graph)
     quantize_early(graph)
-    clamp_integers(graph)
     move_integers(graph)
     in_float = layers.rewrite(graph)
     graph.remove_unused_constants()
@@ -56,9 +55,11 @@ def make_activations_unsigned(graph: Graph) -> None:
 
 
 def quantize_early(graph: Graph) -> None:
-    """What only moves values that are quantized next moves their 8-bit codes instead."""
+    """What moves or clamps values that are quantized next does it to their 8-bit codes instead."""
+    clamp_integers(graph)
     while any(_swapped(graph, node) for node in reversed(graph.nodes)):
         graph.replace_nodes(list(graph.nodes))
+        clamp_integers(graph)
 
 
 def _swapped(graph: Graph, quantize: onnx.NodeProto) -> bool:

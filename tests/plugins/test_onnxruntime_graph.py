@@ -140,16 +140,34 @@ def test_binary_layers_run_on_integers_and_are_exact(create, export, with_statis
     assert artifact.remarks == ()
 
 
-def test_weights_of_more_than_8_bits_are_computed_in_float(create, export, with_statistics):
-    torch.manual_seed(0)
-    quantizer = create("quantizer", "dorefa")
-    prepared = quantizer.prepare(with_statistics(Binary()), (X,)).eval()
-    model = quantizer.convert(create("fuser", "bn").fuse(prepared, (X,)))
-    artifact, found = export(model)
-    assert np.allclose(found, outputs(model), rtol=1e-3, atol=1e-4)
+@pytest.fixture(scope="module")
+def dorefa(create, export, with_statistics):
+    """`Binary` with DoReFa's grids, as simulated and as deployed."""
+
+    def run(bits):
+        torch.manual_seed(0)
+        quantizer = create("quantizer", "dorefa", w_bits=bits, a_bits=bits)
+        prepared = quantizer.prepare(with_statistics(Binary()), (X,)).eval()
+        model = quantizer.convert(create("fuser", "bn").fuse(prepared, (X,)))
+        return outputs(model), *export(model)
+
+    return run
+
+
+def test_weights_of_more_than_8_bits_are_computed_in_float(dorefa):
+    expected, artifact, found = dorefa(8)
+    assert np.allclose(found, expected, rtol=1e-3, atol=1e-4)
     (remark,) = artifact.remarks
     assert "'layers.3', 'layers.7', 'layers.10' in float" in remark
     assert "does not fit 8-bit integers" in remark
+
+
+def test_a_narrow_grid_behind_a_pooling_leaves_the_layer_before_on_integers(dorefa):
+    expected, artifact, found = dorefa(4)
+    assert np.abs(found - expected).max() <= np.abs(expected).max() / 8
+    assert kernels(artifact)["QLinearConv"] == 2
+    (remark,) = artifact.remarks
+    assert "computes 'layers.10' in float" in remark
 
 
 @pytest.mark.parametrize(("precision", "type_"), [("fp32", "FLOAT"), ("fp16", "FLOAT16")])
