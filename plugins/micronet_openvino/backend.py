@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
-from micronet.errors import DeployError
 from micronet.options import option
 from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
 
 if TYPE_CHECKING:
-    import onnx
     from torch import Tensor, nn
 
 _FILE, _WEIGHTS = "model.xml", "model.bin"
@@ -23,19 +21,19 @@ _FILE, _WEIGHTS = "model.xml", "model.bin"
 class OpenVino(DeployBackend):
     """OpenVINO's CPU plugin.
 
-    8-bit models and narrower ones run on integers, wider ones in float32 with their roundings;
-    binary and ternary convolutions of signs on bits where that is faster.
-    Unsigned activations with signed weights, one scale a channel, are its fast form on x86.
-    Float32 is computed as float32, where the engine by itself would take bfloat16.
+    Models of 8 bits or less run on its integer kernels, convolutions of signs with binary or
+    ternary weights on bits where that is faster; others are computed exactly, in float. Unsigned
+    activations with signed weights, one scale a channel, are its fast form on x86. Float means
+    float32, where the engine by itself would take bfloat16.
     """
 
     fast: ClassVar[Scheme | None] = Scheme()
 
     precision: Literal["model", "int8", "fp32", "fp16"] = option(
         "model",
-        doc="model: as the quantizer left it; int8: the same, and float models are refused; fp32 "
-        "and fp16: without the quantization, in float32 or float16 (computed in float32 by "
-        "processors that lack float16).",
+        doc="What the engine computes in: `model` as the model was quantized, `int8` the same but "
+        "only for a quantized model, `fp32` or `fp16` in floats; processors that lack float16 "
+        "compute in float32.",
     )
 
     def available(self) -> str | None:
@@ -58,17 +56,21 @@ class OpenVino(DeployBackend):
 
         from micronet.example_inputs import check_example_inputs
         from micronet.export import export_onnx
+        from micronet.precision import at_precision
         from micronet_openvino.choosing import network_of
+        from micronet_openvino.roundings import keep_roundings
 
         check_example_inputs(example_inputs)
+        half = self.precision == "fp16"
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "model.onnx"
             export_onnx(model, example_inputs, file, dynamic=dynamic)
-            exported = self._at_precision(onnx.load(file))
+            # OpenVINO itself makes float16 of float32.
+            exported = at_precision(onnx.load(file), "fp32" if half else self.precision)
+        keep_roundings(exported)
         images = example_inputs[0][:2].cpu().numpy()
         network, remarks = network_of(exported, images)
         directory.mkdir(parents=True, exist_ok=True)
-        half = self.precision == "fp16"
         openvino.save_model(network, directory / _FILE, compress_to_fp16=half)
         artifact = Artifact(
             directory=directory,
@@ -82,20 +84,6 @@ class OpenVino(DeployBackend):
         )
         artifact.write_card()
         return artifact
-
-    def _at_precision(self, exported: onnx.ModelProto) -> onnx.ModelProto:
-        if self.precision in ("fp32", "fp16"):
-            from micronet.precision import in_float
-
-            return in_float(exported)
-        if self.precision == "int8" and not any(
-            node.op_type == "DequantizeLinear" for node in exported.graph.node
-        ):
-            raise DeployError(
-                "precision: int8 needs a quantized model, and this one is float; quantize it "
-                "before, or take precision: model."
-            )
-        return exported
 
     def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
         from micronet_openvino.engine import load

