@@ -135,6 +135,23 @@ def test_a_convolutions_output_is_rounded_before_it_is_added(deploy, quantize, n
     assert differs(deploy(quantize(net, options))) <= 1e-3
 
 
+class Extremes(nn.Module):
+    """Maxima and minima over the pixels, in one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return torch.cat([x.amax((2, 3)), x.amin((2, 3))], 1)
+
+
+def test_extremes_are_quantized_as_they_are(deploy, quantize):
+    torch.manual_seed(0)
+    assert differs(deploy(quantize(Extremes().eval(), {}))) <= 1e-5
+
+
 def test_every_batch_size_gets_its_results_however_often_it_comes(integer):
     expected = integer.runner(X.numpy())
     for size in (1, 3, 8, 3, 3, 1, 5):
