@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ INPUT, OUTPUT = "input", "output"
 """Names of the exported graph's input and output."""
 
 _DIMENSIONS = {"batch": 0, "height": 2, "width": 3}
+_STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 def export_onnx(
@@ -31,7 +33,17 @@ def export_onnx(
     *,
     dynamic: Sequence[str] = ("batch",),
 ) -> None:
-    """Writes a float, prepared or converted model as one ONNX file of opset 21.
+    """Writes what `export_graph` gives as one ONNX file."""
+    onnx.save(export_graph(model, example_inputs, dynamic=dynamic), path)
+
+
+def export_graph(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    dynamic: Sequence[str] = ("batch",),
+) -> onnx.ModelProto:
+    """A float, prepared or converted model as an ONNX graph of opset 21.
 
     Quantized weights become integer constants behind a DequantizeLinear; each quantized
     activation becomes one QuantizeLinear and one DequantizeLinear.
@@ -39,7 +51,6 @@ def export_onnx(
     Args:
         model: Takes one tensor, float32 [batch, channels, height, width], and gives one.
         example_inputs: That tensor, on any device.
-        path: The file.
         dynamic: Which of its dimensions may differ at run time: "batch", "height", "width".
 
     Raises:
@@ -76,9 +87,7 @@ def export_onnx(
                 verbose=False,
             )
             assert program is not None
-            program.save(str(path), external_data=False)
-    except OSError:
-        raise
+            graph = program.model_proto
     except Exception as error:  # the exporter passes on whatever the model's code raises
         reason = _root(error)
         if isinstance(reason, MicronetError):
@@ -88,6 +97,13 @@ def export_onnx(
             f"{type(model).__name__} can't be exported to ONNX: "
             f"{lines[0] if lines else type(reason).__name__}"
         ) from error
+    functions = (node for function in graph.functions for node in function.node)
+    # Each notes lines of code, with this machine's paths.
+    for node in (*graph.graph.node, *functions):
+        kept = [entry for entry in node.metadata_props if entry.key != _STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    return graph
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -58,6 +58,10 @@ def run(path, x, *, optimized=True):
     return session.run(["output"], {"input": x.numpy()})[0]
 
 
+def test_the_file_names_no_file_of_this_machine(path):
+    assert b".py" not in path.read_bytes()
+
+
 def test_the_file_is_valid_and_of_the_opset_that_knows_16_bit_codes(file):
     onnx.checker.check_model(file, full_check=True)
     assert {(entry.domain, entry.version) for entry in file.opset_import} == {("", 21)}

@@ -60,13 +60,11 @@ class OnnxRuntime(DeployBackend):
         import onnx
         import onnxruntime
 
-        from micronet.example_inputs import check_example_inputs
-        from micronet.export import export_onnx
+        from micronet.export import export_graph
 
-        check_example_inputs(example_inputs)
+        exported = export_graph(model, example_inputs, dynamic=dynamic)
+        graph, remarks = self._graph(exported, example_inputs[0])
         directory.mkdir(parents=True, exist_ok=True)
-        export_onnx(model, example_inputs, directory / _FILE, dynamic=dynamic)
-        graph, remarks = self._graph(onnx.load(directory / _FILE), example_inputs[0])
         onnx.save(graph, directory / _FILE)
         artifact = Artifact(
             directory=directory,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
@@ -51,22 +50,17 @@ class OpenVino(DeployBackend):
         *,
         dynamic: tuple[str, ...] = ("batch",),
     ) -> Artifact:
-        import onnx
         import openvino
 
-        from micronet.example_inputs import check_example_inputs
-        from micronet.export import export_onnx
+        from micronet.export import export_graph
         from micronet.precision import at_precision
         from micronet_openvino.choosing import network_of
         from micronet_openvino.roundings import keep_roundings
 
-        check_example_inputs(example_inputs)
         half = self.precision == "fp16"
-        with TemporaryDirectory() as temporary:
-            file = Path(temporary) / "model.onnx"
-            export_onnx(model, example_inputs, file, dynamic=dynamic)
-            # OpenVINO itself makes float16 of float32.
-            exported = at_precision(onnx.load(file), "fp32" if half else self.precision)
+        exported = export_graph(model, example_inputs, dynamic=dynamic)
+        # OpenVINO itself makes float16 of float32.
+        exported = at_precision(exported, "fp32" if half else self.precision)
         keep_roundings(exported)
         images = example_inputs[0][:2].cpu().numpy()
         network, remarks = network_of(exported, images)

@@ -169,12 +169,8 @@ class TensorRT(DeployBackend):
         self, model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic: tuple[str, ...]
     ) -> tuple[onnx.ModelProto, Profile, list[str]]:
         """The graph that TensorRT takes, the shapes to build it for, and what to hear about it."""
-        from tempfile import TemporaryDirectory
-
-        import onnx
-
         from micronet.example_inputs import check_example_inputs
-        from micronet.export import export_onnx
+        from micronet.export import export_graph
         from micronet.onnx_graph import Graph
         from micronet.precision import at_precision
         from micronet_tensorrt.lint import for_tensorrt
@@ -193,10 +189,8 @@ class TensorRT(DeployBackend):
             min_size=self.min_size,
             max_size=self.max_size,
         )
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / _GRAPH
-            export_onnx(model, example_inputs, path, dynamic=dynamic)
-            exported = at_precision(onnx.load(path), self.precision)
+        exported = export_graph(model, example_inputs, dynamic=dynamic)
+        exported = at_precision(exported, self.precision)
         graph = Graph(exported)
         remarks = remark_on_float_layers(graph) + dequantize_weights_without_kernel(graph)
         graph.remove_unused_constants()

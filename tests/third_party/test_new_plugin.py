@@ -56,7 +56,6 @@ def test_they_work_in_a_recipe(environment):
         assert json.loads(done.stdout)["rows"][-1]["accuracy"] > 0.9
 
 
-@pytest.mark.slow
 def test_their_own_tests_pass(environment):
     folders = [str(folder) for folder in environment.work.glob("micronet-new-*")]
     flags = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider"]

@@ -68,7 +68,6 @@ def test_their_models_are_packed_at_their_true_width(run, environment):
     assert environment.run(["-c", code]).stdout.strip() == "(1, 3)"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [
