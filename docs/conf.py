@@ -14,6 +14,7 @@ extensions = ["myst_parser", "generated"]
 exclude_patterns = ["_ext", "_build"]
 myst_heading_anchors = 3
 
+highlight_language = "none"
 html_theme = "furo"
 html_title = f"micronet {release}"
 html_copy_source = False

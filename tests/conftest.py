@@ -1,16 +1,22 @@
-"""What all tests share: small real models and real images."""
+"""What all tests share: small real models, real images, and commands."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import operator_table
 import pytest
 import torch
 from torch import Tensor, nn
 
+operator_table.share()
+
 CliResult = subprocess.CompletedProcess[str]
+QUIET_THREADS = {"OMP_WAIT_POLICY": "passive"}
+"""Idle threads of torch sleep; spinning, they starve each other where cores are shared."""
 
 
 class SmallNet(nn.Module):
@@ -68,3 +74,32 @@ def micronet_cli(tmp_path: Path) -> Callable[..., CliResult]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forked_micronet() -> Iterator[Callable[..., CliResult]]:
+    """Runs `micronet` in a folder, in a process of its own that need not import torch again."""
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+        env={**os.environ, **QUIET_THREADS},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+
+        def run(folder: Path, *arguments: str, **environment: str) -> CliResult:
+            stdout, stderr = folder / "stdout.txt", folder / "stderr.txt"
+            command = {
+                "folder": str(folder),
+                "arguments": arguments,
+                "environment": {**os.environ, **QUIET_THREADS, **environment},
+                "stdout": str(stdout),
+                "stderr": str(stderr),
+            }
+            print(json.dumps(command), file=server.stdin, flush=True)
+            status = int(server.stdout.readline())
+            printed, told = stdout.read_text("utf-8"), stderr.read_text("utf-8")
+            return CliResult(arguments, status, printed, told)
+
+        yield run
+        server.stdin.close()

@@ -1,19 +1,15 @@
 """Models that nobody wrote for micronet go through training, calibration and the engine."""
 
-import sys
 import warnings
-from pathlib import Path
 
+import any_model
 import pytest
 import torch
+from shallow_models import SHALLOW
 from torch import nn
 
 from micronet import registry
 from micronet.quantization import fake_quantizers, layers_left_in_float
-
-sys.path.insert(0, str(Path(__file__).parent))
-import any_model
-from shallow_models import SHALLOW
 
 MODELS = ["alexnet", "squeezenet1_1", *SHALLOW]
 WITHOUT_DATA = ["resnet", "shufflenet_v2"]

@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 
@@ -44,7 +45,8 @@ def run(
         MicronetError: What went wrong, in words. Finished steps stay finished.
     """
     resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe)
-    accelerator = Accelerator(cpu=cpu)
+    # Told to use none, several processes find each other on a machine without a GPU too.
+    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     main = accelerator.is_main_process

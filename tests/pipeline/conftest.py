@@ -1,11 +1,9 @@
 """A user's small project, and `micronet` run in it."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ import pytest
 import yaml
 
 HERE = Path(__file__).parent
-QUIET_THREADS = {"OMP_WAIT_POLICY": "passive"}
-"""Idle threads of torch sleep; spinning, they starve each other where cores are shared."""
 CliResult = subprocess.CompletedProcess[str]
 
 STEPS = (
@@ -34,7 +30,7 @@ class Project:
     """A folder with a user's module and a recipe that names it; runs go to `out` in it."""
 
     folder: Path
-    _server: subprocess.Popen[str]
+    _micronet: Callable[..., CliResult]
 
     @property
     def out(self) -> Path:
@@ -53,17 +49,7 @@ class Project:
         return self.micronet("run", "tiny.yaml", "--out", "out", *arguments, **environment)
 
     def micronet(self, *arguments: str, **environment: str) -> CliResult:
-        stdout, stderr = self.folder / "stdout.txt", self.folder / "stderr.txt"
-        command = {
-            "folder": str(self.folder),
-            "arguments": arguments,
-            "environment": {**os.environ, **QUIET_THREADS, **environment},
-            "stdout": str(stdout),
-            "stderr": str(stderr),
-        }
-        print(json.dumps(command), file=self._server.stdin, flush=True)
-        status = int(self._server.stdout.readline())
-        return CliResult(arguments, status, stdout.read_text("utf-8"), stderr.read_text("utf-8"))
+        return self._micronet(self.folder, *arguments, **environment)
 
     def weights(self) -> dict[str, bytes]:
         """Every file of weights or of an engine, by its name."""
@@ -83,27 +69,14 @@ class Project:
         return sorted(str(path.relative_to(self.out)) for path in self.out.rglob("*"))
 
 
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "fork_server.py")],
-        env={**os.environ, **QUIET_THREADS},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        yield server
-        server.stdin.close()
-
-
 MakeProject = Callable[[Path], Project]
 
 
 @pytest.fixture(scope="session")
-def make_project(fork_server: subprocess.Popen[str]) -> MakeProject:
+def make_project(forked_micronet: Callable[..., CliResult]) -> MakeProject:
     def make(folder: Path) -> Project:
         shutil.copy(HERE / "tiny.py", folder)
-        project = Project(folder, fork_server)
+        project = Project(folder, forked_micronet)
         project.write_recipe(*STEPS)
         return project
 

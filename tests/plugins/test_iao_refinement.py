@@ -1,22 +1,17 @@
 """What `iao` does beyond ranges when it calibrates: equalize, learn rounding, correct biases."""
 
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from any_model import sqnr_db
 from torch import nn
 
 import micronet
 from micronet.errors import OptionError, QuantizationError
 from micronet.quantization import fake_quantizers, in_mode, quantized_layers
 from micronet.quantization.packing import save_packed
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from any_model import sqnr_db
 
 ALL = {"equalize": True, "rounding": "learned", "bias_correction": True}
 

@@ -1,15 +1,7 @@
 """Models that nobody wrote for micronet are pruned: exactly, trainable, and the engine agrees."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from torch import nn
-
-from micronet import registry
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from any_pruned_model import (
     examine,
     model_with_statistics,
@@ -18,6 +10,9 @@ from any_pruned_model import (
     with_statistics,
 )
 from shallow_models import SHALLOW
+from torch import nn
+
+from micronet import registry
 
 WHOLE = {
     "alexnet": 0.6,

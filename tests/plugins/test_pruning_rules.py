@@ -1,18 +1,13 @@
 """Which numbers of channels `regular` and `gc` leave, what a fraction means, what stays whole."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
+from any_pruned_model import relative, silenced
 from torch import nn
 
 from micronet.errors import OptionError, PruningError
 from micronet.measure import gflops, params_m
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from any_pruned_model import relative, silenced
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 GC_CFG = (32, 24, 32, 128, 64, 128, 512, 64)

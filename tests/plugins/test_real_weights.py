@@ -1,14 +1,9 @@
 """Calibration of a model with real weights keeps its classes on the engine."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from any_model import sqnr_db
 from real_weights import crops, efficientnet
 

@@ -10,7 +10,10 @@ import os
 import signal
 import sys
 
+import operator_table
+
 from micronet.cli import main
+from micronet.quantization.qdq import OPSET
 
 SLOW_IMPORTS = (
     "micronet.pipeline",
@@ -37,6 +40,8 @@ def become(command: dict) -> None:
 
 for module in SLOW_IMPORTS:
     importlib.import_module(module)
+operator_table.share()
+operator_table.ONNXRegistry.from_torchlib(opset_version=OPSET)
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
