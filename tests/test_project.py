@@ -1,0 +1,24 @@
+"""What would otherwise be forgotten when a plugin is added."""
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from importlinter.api import read_configuration
+
+from micronet.hookspecs import ENTRY_POINT_GROUP
+
+ROOT = Path(__file__).parent.parent
+PLUGINS = {file.parent.name for file in ROOT.glob("plugins/*/__init__.py")}
+CONFIGURATION = read_configuration(str(ROOT / "pyproject.toml"))
+
+
+def test_every_plugin_is_an_entry_point():
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    assert {each.value for each in found if each.dist.name == "micronet"} == PLUGINS
+
+
+def test_every_plugin_is_held_to_the_import_contracts():
+    contracts = {contract["type"]: contract for contract in CONFIGURATION["contracts_options"]}
+    assert set(CONFIGURATION["session_options"]["root_packages"]) == {"micronet", *PLUGINS}
+    assert set(contracts["forbidden"]["forbidden_modules"]) == PLUGINS
+    assert set(contracts["independence"]["modules"]) == PLUGINS
