@@ -1,7 +1,8 @@
-"""What would otherwise be forgotten when a plugin is added."""
+"""What would otherwise be forgotten when a plugin or a room of the core is added."""
 
 from importlib.metadata import entry_points
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from importlinter.api import read_configuration
 
@@ -22,3 +23,18 @@ def test_every_plugin_is_held_to_the_import_contracts():
     assert set(CONFIGURATION["session_options"]["root_packages"]) == {"micronet", *PLUGINS}
     assert set(contracts["forbidden"]["forbidden_modules"]) == PLUGINS
     assert set(contracts["independence"]["modules"]) == PLUGINS
+
+
+def test_the_picture_of_the_architecture_names_every_room(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    from picture import picture
+
+    lines = picture(CONFIGURATION["session_options"]["root_packages"])
+    texts = ET.fromstring("".join(lines)).iter("text")
+    core = [
+        *ROOT.glob("micronet/*.py"),
+        *(file.parent for file in ROOT.glob("micronet/*/__init__.py")),
+    ]
+    rooms = {path.stem for path in core if not path.name.startswith("__")}
+    named = [name for text in texts for name in text.text.split()]
+    assert sorted(named) == sorted([*rooms, *PLUGINS, "micronet", "micronet/", "plugins/"])

@@ -17,6 +17,8 @@ from typing import Any
 
 import attrs
 import typer.main
+from importlinter.api import read_configuration
+from picture import picture
 from sphinx.application import Sphinx
 
 import micronet
@@ -31,6 +33,7 @@ from micronet.resolution import resolve
 from micronet.techniques import KINDS, DeployBackend, Scheme
 
 _MARK = re.compile(r"<!-- generated: (\w+) -->")
+_ROOT = Path(__file__).parents[2]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -235,6 +238,18 @@ def _plugins() -> Iterator[str]:
     yield from _table(["In `plugins/`", "What it brings"], rows)
 
 
+def _imports() -> Iterator[str]:
+    """The contracts that import-linter holds."""
+    for contract in read_configuration(str(_ROOT / "pyproject.toml"))["contracts_options"]:
+        layers = ", ".join(layer.removeprefix("micronet.") for layer in contract.get("layers", []))
+        yield f"- {contract['name']}{f': {layers}' if layers else ''}."
+
+
+def _rooms() -> Iterator[str]:
+    configuration = read_configuration(str(_ROOT / "pyproject.toml"))
+    yield from picture(configuration["session_options"]["root_packages"])
+
+
 def _paragraphs(text: str) -> Iterator[str]:
     """Plain text as Markdown: a line that starts with `1)` is no list, and `*` is a product."""
     for paragraph in text.split("\n\n"):
@@ -303,4 +318,6 @@ _WRITERS: dict[str, Callable[[], Iterator[str]]] = {
     "core": _core,
     "contracts": _contracts,
     "plugins": _plugins,
+    "rooms": _rooms,
+    "imports": _imports,
 }
