@@ -10,6 +10,8 @@ import inspect
 import itertools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,6 +22,7 @@ import typer.main
 from importlinter.api import read_configuration
 from picture import picture
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 import micronet
 from micronet import registry
@@ -250,6 +253,22 @@ def _rooms() -> Iterator[str]:
     yield from picture(configuration["session_options"]["root_packages"])
 
 
+def _unreleased() -> Iterator[str]:
+    """The changelog's fragments; a malformed one ends the build, in towncrier's words."""
+    command = ["build", "--draft", "--version", "Latest changes", "--date", "unreleased"]
+    done = subprocess.run(  # noqa: S603 (our own words)
+        [sys.executable, "-m", "towncrier", *command],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ExtensionError(done.stderr)
+    if "\n- " in done.stdout:
+        yield done.stdout
+
+
 def _paragraphs(text: str) -> Iterator[str]:
     """Plain text as Markdown: a line that starts with `1)` is no list, and `*` is a product."""
     for paragraph in text.split("\n\n"):
@@ -320,4 +339,5 @@ _WRITERS: dict[str, Callable[[], Iterator[str]]] = {
     "plugins": _plugins,
     "rooms": _rooms,
     "imports": _imports,
+    "unreleased": _unreleased,
 }
