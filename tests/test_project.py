@@ -1,9 +1,11 @@
-"""What would otherwise be forgotten when a plugin or a room of the core is added."""
+"""What would otherwise be forgotten when a plugin, a room of the core or a check is added."""
 
+import configparser
 from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import yaml
 from importlinter.api import read_configuration
 
 from micronet.hookspecs import ENTRY_POINT_GROUP
@@ -23,6 +25,15 @@ def test_every_plugin_is_held_to_the_import_contracts():
     assert set(CONFIGURATION["session_options"]["root_packages"]) == {"micronet", *PLUGINS}
     assert set(contracts["forbidden"]["forbidden_modules"]) == PLUGINS
     assert set(contracts["independence"]["modules"]) == PLUGINS
+
+
+def test_pre_commit_runs_commands_of_tox():
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = [hook["entry"] for repository in config["repos"] for hook in repository["hooks"]]
+    assert hooks
+    assert set(hooks) <= set(tox["testenv"]["commands"].splitlines())
 
 
 def test_the_picture_of_the_architecture_names_every_room(monkeypatch):

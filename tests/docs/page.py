@@ -34,7 +34,7 @@ class Block:
 
 def pages() -> list[str]:
     """The pages with blocks to follow."""
-    found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [name for page in found if blocks(name := str(page.relative_to(ROOT)))]
 
 

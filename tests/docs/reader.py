@@ -28,11 +28,12 @@ _SMALLER = (
 
 NOT_FOLLOWED = {
     r"python3 -m venv .*": "installs from an index; continuous integration runs such a line",
-    r"\. \.venv/bin/activate": "belongs to the line before",
-    r"pip install (?!-e).*": "installs from an index",
-    r"pytest .*|.*\btox\b.*": "runs tests",
+    r"\. \.venv/bin/activate|source .*": "belongs to the line before",
+    r"(\.venv-tox/bin/)?pip install (?!-e).*": "installs from an index",
+    r"pytest .*|.*\btox\b.*|\.venv-tox/bin/pre-commit .*": "runs what runs this test",
     r".*--gpu-id 0,1|accelerate launch --multi_gpu .*": "needs GPUs",
     r"micronet run gpu.yaml.*": "needs TensorRT and a GPU",
+    r"python tests/benchmarks/.*": "a benchmark, run by hand",
     r"cd micronet/compression/.*|cd \.\./.*|cd bn_fuse": "works in a clone",
     r"python (main|normal_regular_prune|bn_fuse|bn_fused_model_test)\.py.*": (
         "tests/classic runs it on the digits"
@@ -78,8 +79,8 @@ class Reader:
             assert block.language in ("", "toml"), f"{block}: what is {block.language!r}?"
 
     def _commands(self, block: Block) -> None:
-        text = block.text if block.language == "console" else f"$ {block.text}"
-        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        start = r"^\$ " if block.language == "console" else "^(?=.)"
+        for part in re.split(start, block.text, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             last = command.rpartition(" && ")[2].removeprefix(".venv/bin/")
             if last in self.known:

@@ -19,6 +19,7 @@ def test_the_readme_shows_the_shipped_quickstart():
     assert shown.splitlines() == [line for line in recipe.splitlines() if not re.match("#", line)]
 
 
-def test_ci_runs_the_readme_s_test_command():
+def test_ci_and_contributors_run_the_readme_s_test_command():
     (command,) = [block.strip() for block in of("sh") if "tox" in block]
     assert command in CI
+    assert command in [block.text.strip() for block in blocks("CONTRIBUTING.md")]
