@@ -77,6 +77,8 @@ def load(path: Path, *, precision: str, threads: int | None) -> OpenVinoRunner:
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
+        # By itself it rounds what a linear layer with integer weights reads in float.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
