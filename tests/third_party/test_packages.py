@@ -46,6 +46,34 @@ def test_their_techniques_go_from_data_to_a_measured_engine(run):
     assert engine["parity_top1"] >= 0.995
 
 
+def test_the_same_model_is_deployed_to_openvino(run, environment):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    done = environment.micronet("deploy", "run", "--backend", "openvino", "--cpu", "--json")
+    assert done.returncode == 0, done.stderr
+    deployed = json.loads(done.stdout)
+    assert deployed["accuracy"] == run[-1]["accuracy"]
+    assert deployed["parity"]["top1"] >= 0.995
+
+
+def test_tensorrt_refuses_its_unsigned_activations_and_takes_it_in_float16(run, environment):
+    (environment.work / "gpu.yaml").write_text(
+        f"{RECIPE.rstrip()}: {{backend: tensorrt}}\n", "utf-8"
+    )
+    done = environment.micronet("validate", "gpu.yaml")
+    assert done.returncode == 2
+    assert "zero point 0, not on asymmetric activations" in done.stderr
+    code = (
+        "from pathlib import Path\n"
+        "import torch, micronet\n"
+        "from micronet.registry import create\n"
+        "model = micronet.load_packed('run/steps/06-fuse.packed.safetensors')\n"
+        "backend = create('deploy_backend', 'tensorrt', precision='fp16')\n"
+        "backend.write_graph(model, (torch.zeros(1, 3, 16, 16),), Path('gpu.onnx'))"
+    )
+    done = environment.run(["-c", code])  # which refuses what the lint finds
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_trained_step_moves(run, environment):
     code = (
         "from safetensors.torch import load_file\n"
