@@ -5,6 +5,8 @@
   off what was simulated. Here a Round of its own precedes it, and is fused as well.
 - A maximum or minimum of floats over dimensions that is fused with a FakeQuantize behind it starts
   from what is in its uint8 output, and gives an end of the range. Here arithmetic is behind it.
+- Unsigned codes of 16 bits behind a ReLU come out as those of another range. Here they are
+  arithmetic, too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def keep_roundings(model: onnx.ModelProto) -> None:
     replaced: dict[str, list[onnx.NodeProto]] = {}
     for quantize, dequantize in _before_sums(graph):
         replaced[dequantize.output[0]] = _rounded_before(graph, quantize, dequantize)
-    for quantize, dequantize in _behind_extremes(graph):
+    for quantize, dequantize in (*_behind_extremes(graph), *_of_unsigned_16_bits(graph)):
         replaced[dequantize.output[0]] = _as_arithmetic(graph, quantize, dequantize)
     graph.replace_nodes(
         each for node in graph.nodes for each in replaced.get(node.output[0], [node])
@@ -56,6 +58,14 @@ def _behind_extremes(graph: Graph) -> Iterator[_Pair]:
         pair = _behind(graph, node.output[0], {"ReduceMax", "ReduceMin"})
         if pair is not None:
             yield pair
+
+
+def _of_unsigned_16_bits(graph: Graph) -> Iterator[_Pair]:
+    for node in graph.nodes:
+        if node.op_type == "DequantizeLinear":
+            quantize = graph.producers.get(node.input[0])
+            if quantize is not None and graph.value(quantize.input[2]).dtype == np.uint16:
+                yield quantize, node
 
 
 def _behind(graph: Graph, value: str, operations: set[str]) -> _Pair | None:

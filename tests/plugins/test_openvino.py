@@ -117,6 +117,7 @@ def test_8_bits_run_on_integers_and_compute_what_the_simulation_does(integer):
 OPTIONS = {
     "asymmetric weights per layer": {"w_symmetric": False, "per_channel": False},
     "16 bits": {"w_bits": 16, "a_bits": 16, "a_symmetric": True},
+    "16 bits, asymmetric activations": {"a_bits": 16},
 }
 
 
