@@ -24,21 +24,16 @@ from micronet.errors import (
 )
 from micronet.options import build
 from micronet.recipe import (
-    Calibrate,
     Deploy,
-    Evaluate,
-    Freeze,
-    Fuse,
     Named,
-    Prune,
     Quantize,
     Recipe,
     Step,
-    Train,
     technique_field,
     technique_of,
 )
 from micronet.recipe_file import Key, Source
+from micronet.step_order import fault_in_order
 from micronet.techniques import DeployBackend, Quantizer, Scheme
 
 if TYPE_CHECKING:
@@ -94,7 +89,9 @@ def resolve(recipe: Recipe, source: Source | None = None, *, here: bool = True) 
         if not weights.is_file():
             raise place.error(("weights",), f"there is no file {str(weights)!r}.")
     techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
-    _check_order(recipe, techniques, place)
+    fault = fault_in_order(recipe.steps, techniques)
+    if fault is not None:
+        raise place.error(*fault)
     remarks = _check_engines(recipe, techniques, place, here=here)
     model, build_model = _source_of("model", recipe.model, "build", place)
     data, load_data = _source_of("dataset", recipe.data, "load", place)
@@ -283,22 +280,6 @@ def _check_requirements(recipe: Recipe, place: _Place) -> None:
             )
 
 
-def _check_order(recipe: Recipe, techniques: tuple[Any, ...], place: _Place) -> None:
-    """Refuses orders that make no sense, with the reason."""
-    stage = _Stage()
-    for index, (step, technique) in enumerate(zip(recipe.steps, techniques, strict=True)):
-        key: Key = ("steps", index, step.key)
-        sparse = isinstance(step, Train) and step.sparsity is not None
-        if sparse and not any(isinstance(later, Prune) for later in recipe.steps[index + 1 :]):
-            raise place.error(
-                (*key, "sparsity"), "sparsity prepares pruning, and no prune step follows."
-            )
-        reason = stage.why_not(step)
-        if reason is not None:
-            raise place.error(key, reason)
-        stage.enter(step, technique)
-
-
 def _check_engines(
     recipe: Recipe, techniques: tuple[Any, ...], place: _Place, *, here: bool
 ) -> tuple[str, ...]:
@@ -339,68 +320,6 @@ def _in_words(scheme: Scheme) -> str:
         f"{'channel' if scheme.per_channel else 'layer'} and {kinds[scheme.a_symmetric]} "
         f"{scheme.a_bits:g}-bit activations"
     )
-
-
-_NEEDS_DATA = (
-    "needs a train or calibrate step after quantize: the quantizers have seen no data yet."
-)
-_NOTHING_TO_CALIBRATE = "calibrate has nothing to do: this quantizer's grids need no data."
-_FREEZE_NEEDS = (
-    "freeze needs a quantize step before it, and after that a train or calibrate step that gives "
-    "the observers data."
-)
-
-
-@attrs.define
-class _Stage:
-    """How far the model is at some step of a recipe.
-
-    Args:
-        quantized: A quantizer has prepared it.
-        needs_data: That quantizer's observers learn from data.
-        ready: Its quantizers, if any, have seen data.
-        fused: What has fused it.
-    """
-
-    quantized: bool = False
-    needs_data: bool = False
-    ready: bool = True
-    fused: frozenset[str] = frozenset()
-
-    def why_not(self, step: Step) -> str | None:
-        """Why a step makes no sense now, `None` if it does."""
-        reasons: dict[type[Any], tuple[tuple[bool, str], ...]] = {
-            Prune: (
-                (self.quantized, "prune must come before quantize: grids fit the channels seen."),
-                (bool(self.fused), "prune must come before fuse: it looks at batch norms."),
-            ),
-            Quantize: ((self.quantized, "the model is quantized already."),),
-            Calibrate: (
-                (not self.quantized, "calibrate needs a quantize step before it."),
-                (self.ready and not self.needs_data, _NOTHING_TO_CALIBRATE),
-            ),
-            Fuse: (
-                (
-                    isinstance(step, Fuse) and step.fuser in self.fused,
-                    "that fuser has fused the model already.",
-                ),
-            ),
-            Freeze: ((not (self.quantized and self.ready), _FREEZE_NEEDS),),
-            Evaluate: ((not self.ready, f"evaluate {_NEEDS_DATA}"),),
-            Deploy: ((not self.ready, f"deploy {_NEEDS_DATA}"),),
-        }
-        return next((why for wrong, why in reasons.get(type(step), ()) if wrong), None)
-
-    def enter(self, step: Step, technique: Any) -> None:
-        """The stage after a step."""
-        if isinstance(step, Quantize):
-            assert isinstance(technique, Quantizer)
-            self.quantized, self.needs_data = True, technique.needs_data
-            self.ready = not technique.needs_data
-        elif isinstance(step, (Train, Calibrate)):
-            self.ready = True
-        elif isinstance(step, Fuse):
-            self.fused |= {step.fuser}
 
 
 def _with_options(step: Any, technique: Any) -> Step:

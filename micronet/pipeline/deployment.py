@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from micronet.errors import DeployError, said_by
 from micronet.files import replacing_directory
-from micronet.measure import activation_bits, gflops, params_m, weight_bits
+from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
 from micronet.parity import Parity, compare, where_they_part, worst_images
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record
@@ -106,7 +106,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             notes=class_notes(classes),
         ),
     )
-    return Record(row, remarks=[*engine.artifact.remarks, *_remarks(step.backend, timing)])
+    return Record(row, remarks=[*engine.artifact.remarks, *_remarks(step.backend, row, timing)])
 
 
 def build_engine(
@@ -183,10 +183,10 @@ def run_engine(runner: Runner, artifact: Artifact, data: Images, bar: Bar) -> ND
     return np.concatenate(found)
 
 
-def _remarks(backend: str, timing: Timing) -> list[str]:
+def _remarks(backend: str, row: Row, timing: Timing) -> list[str]:
     remarks = []
     ms, float_ms = timing.medians
-    if ms > float_ms:
+    if ms > float_ms and row.w_bits != FLOAT_BITS:
         remarks.append(
             f"The float model is faster on {backend}; layers without a kernel for integers cost "
             f"more than the others gain."
