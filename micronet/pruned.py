@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,9 @@ from micronet.weights import fill, load_state
 _PLAN, _CFG = "micronet.pruning_plan", "cfg"
 
 
-def save_pruned(model: nn.Module, plan: PruningPlan, path: Path | str) -> None:
+def save_pruned(
+    model: nn.Module, plan: PruningPlan | Sequence[PruningPlan], path: Path | str
+) -> None:
     """Writes a pruned model's weights and plan as one safetensors file, whole or not at all.
 
     The metadata hold the plan, and under `cfg` the output channels of the convolutions before the
@@ -26,7 +28,7 @@ def save_pruned(model: nn.Module, plan: PruningPlan, path: Path | str) -> None:
 
     Args:
         model: The smaller model, be it trained since.
-        plan: `PruningResult.plan`.
+        plan: `PruningResult.plan`; of a model that was pruned several times all, in their order.
         path: The file.
     """
     state = {
@@ -35,7 +37,9 @@ def save_pruned(model: nn.Module, plan: PruningPlan, path: Path | str) -> None:
     }
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     cfg = [layer.out_channels for layer in convolutions[:-1]]
-    metadata = {_PLAN: plan.to_json(), _CFG: json.dumps(cfg)}
+    plans = [plan] if isinstance(plan, PruningPlan) else plan
+    written = json.dumps([each.to_json() for each in plans])
+    metadata = {_PLAN: written, _CFG: json.dumps(cfg)}
     write_bytes(Path(path), save(state, metadata))
 
 
@@ -58,6 +62,8 @@ def load_pruned(model_factory: Callable[[], nn.Module], path: Path | str) -> nn.
         raise DataError(f"{path} can't be read: {error}") from error
     if _PLAN not in metadata:
         raise DataError(f"{path} holds no pruned model; save_pruned writes one.")
-    model = apply_plan(model_factory(), PruningPlan.from_json(metadata[_PLAN]))
+    model = model_factory()
+    for plan in json.loads(metadata[_PLAN]):
+        model = apply_plan(model, PruningPlan.from_json(plan))
     fill(model, load_state(path), path)
     return model

@@ -300,7 +300,8 @@ def _check_engines(
         lacking, faults = technique.available(), []
         if scheme is not None and (reason := technique.unsuitable(scheme)):
             faults.append(reason)
-        elif scheme is not None and technique.fast not in (None, scheme):
+        elif scheme is not None and not technique.is_fast(scheme):
+            assert technique.fast is not None
             remarks.append(
                 f"{step.backend} is fast with {_in_words(technique.fast)}; this recipe quantizes "
                 f"to {_in_words(scheme)}."

@@ -29,6 +29,17 @@ def test_a_pruned_model_comes_back_from_its_file_and_the_unpruned_code(written, 
     assert torch.equal(again.eval()(images), model.eval()(images))
 
 
+def test_so_does_one_that_was_pruned_twice(small_net, images, tmp_path):
+    pruner = create("pruner", "normal", percent=0.3)
+    first = pruner.prune(small_net, (images,))
+    second = pruner.prune(first.model, (images,))
+    plans = [first.plan, second.plan]
+    micronet.save_pruned(second.model, plans, tmp_path / "twice.safetensors")
+    again = micronet.load_pruned(type(small_net), tmp_path / "twice.safetensors")
+    assert again.stem.out_channels < first.model.stem.out_channels
+    assert torch.equal(again.eval()(images), second.model.eval()(images))
+
+
 def test_the_channels_of_nin_are_written_and_read(tmp_path):
     x = torch.randn(2, 3, 32, 32)
     net = create("model", "nin", cfg=(8,) * 8).build()

@@ -106,7 +106,7 @@ def _support(backend: DeployBackend, scheme: Scheme) -> str:
     reason = backend.unsuitable(scheme)
     if reason is not None:
         return f"no: {reason}"
-    return "fast" if backend.fast == scheme else "yes"
+    return "fast" if backend.fast and backend.is_fast(scheme) else "yes"
 
 
 _SCHEMES = {

@@ -96,6 +96,14 @@ class DeployBackend(ABC):
     fast: ClassVar[Scheme | None] = None
     """The scheme that its engine is fast with; `target` of a quantizer takes it over."""
 
+    def is_fast(self, scheme: Scheme) -> bool:
+        """Whether the engine computes a scheme as fast as `fast`; so it does with fewer bits."""
+        return self.fast is None or self.fast == attrs.evolve(
+            scheme,
+            w_bits=max(scheme.w_bits, self.fast.w_bits),
+            a_bits=max(scheme.a_bits, self.fast.a_bits),
+        )
+
     def unsuitable(self, scheme: Scheme) -> str | None:  # noqa: ARG002 (for those who refuse some)
         """Why the engine can't run a scheme, as a sentence; `None` if it can."""
         return None

@@ -35,6 +35,10 @@ class OpenVino(DeployBackend):
         "compute in float32.",
     )
 
+    def is_fast(self, scheme: Scheme) -> bool:
+        of_signs = scheme.a_bits == 1
+        return of_signs or super().is_fast(scheme)
+
     def available(self) -> str | None:
         from importlib.util import find_spec
 
