@@ -33,9 +33,15 @@ class Block:
 
 
 def pages() -> list[str]:
-    """The pages with blocks to follow."""
+    """The pages with blocks to follow; those that need a quickstart come last."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return [name for page in found if blocks(name := str(page.relative_to(ROOT)))]
+    names = [name for page in found if blocks(name := str(page.relative_to(ROOT)))]
+    return sorted(names, key=needs_quickstart)
+
+
+def needs_quickstart(page: str) -> bool:
+    text = (ROOT / page).read_text("utf-8")
+    return "runs/quickstart" in text or "micronet run quickstart" in text
 
 
 def blocks(page: str) -> list[Block]:

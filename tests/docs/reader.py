@@ -54,7 +54,7 @@ class Reader:
 
     folder: Path
     micronet: Callable[..., subprocess.CompletedProcess[str]]
-    known: dict[str, str]
+    known: dict[str, str] = attrs.field(factory=dict)
     _names: dict[str, Any] = attrs.field(factory=lambda: {"__name__": "__page__"})
     _seen: str = ""
 
