@@ -5,6 +5,8 @@
   off what was simulated. Here a Round of its own precedes it, and is fused as well.
 - A maximum or minimum of floats over dimensions that is fused with a FakeQuantize behind it starts
   from what is in its uint8 output, and gives an end of the range. Here arithmetic is behind it.
+- Where a number lies in the middle between two codes, FakeQuantize may take either. Images of 8
+  bits have many such pixels. Here a Round of its own, which takes the even one, precedes it.
 - Unsigned codes of 16 bits behind a ReLU come out as those of another range. Here they are
   arithmetic, too.
 """
@@ -27,7 +29,7 @@ def keep_roundings(model: onnx.ModelProto) -> None:
     """Rewrites those Q and DQ of a model, in place."""
     graph = Graph(model)
     replaced: dict[str, list[onnx.NodeProto]] = {}
-    for quantize, dequantize in _before_sums(graph):
+    for quantize, dequantize in (*_before_sums(graph), *_of_images(graph)):
         replaced[dequantize.output[0]] = _rounded_before(graph, quantize, dequantize)
     for quantize, dequantize in (*_behind_extremes(graph), *_of_unsigned_16_bits(graph)):
         replaced[dequantize.output[0]] = _as_arithmetic(graph, quantize, dequantize)
@@ -51,6 +53,18 @@ def _before_sums(graph: Graph) -> Iterator[_Pair]:
                 if pair and all(len(graph.readers(each.output[0])) == 1 for each in pair)
             ]
             yield from alone[:1]
+
+
+def _of_images(graph: Graph) -> Iterator[_Pair]:
+    given = {value.name for value in graph.proto.input}
+    for quantize in graph.nodes:
+        if quantize.op_type != "QuantizeLinear":
+            continue
+        source = quantize.input[0]
+        if source in graph.producers and graph.producers[source].op_type == "Clip":
+            source = graph.producers[source].input[0]
+        if source in given and graph.value(quantize.input[2]).dtype.itemsize == 1:
+            yield from ((quantize, each) for each in graph.readers(quantize.output[0]))
 
 
 def _behind_extremes(graph: Graph) -> Iterator[_Pair]:

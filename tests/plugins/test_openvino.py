@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from micronet.errors import DeployError, OptionError
+from micronet.quantization import fake_quantizers
 from micronet.techniques import Artifact
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
@@ -135,6 +136,16 @@ def test_a_convolutions_output_is_rounded_before_it_is_added(deploy, quantize, n
     # The engine would leave that out; with the wide steps of 4 bits it shows.
     options = {"w_bits": 4, "a_bits": 4, "a_symmetric": True}
     assert differs(deploy(quantize(net, options))) <= 1e-3
+
+
+def test_pixels_in_the_middle_between_two_codes_get_the_simulations(deploy, quantize):
+    torch.manual_seed(0)
+    deployed = deploy(quantize(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)), {}))
+    (scale,) = [q.scale for _, q in fake_quantizers(deployed.model)]
+    halves = torch.randint(-80, 80, X.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    images = halves * scale
+    found, expected = deployed.runner(images.numpy()), deployed.simulated(images)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 class Extremes(nn.Module):
