@@ -13,7 +13,16 @@ _THRESHOLD = 0.7
 """Of mean |w|: the ternary threshold that Li et al. derive for normally distributed weights."""
 
 
-class _FewValues(FakeQuantizer):
+class _AlwaysRounding(FakeQuantizer):
+    """Has no range to learn, and rounds while others learn theirs: what a binary network computes
+    with real numbers in the place of signs tells nothing of what it computes with signs.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fake_quantize(x) if self.mode == "calibrate" else super().forward(x)
+
+
+class _FewValues(_AlwaysRounding):
     """alpha * code for each weight, one alpha for each output channel.
 
     Args:
@@ -86,7 +95,7 @@ class TernaryWeight(_FewValues):
         return torch.sign(x).mul_(large), alpha
 
 
-class BinaryActivation(FakeQuantizer):
+class BinaryActivation(_AlwaysRounding):
     """sign(x) with sign(0) = 1; the gradient passes where |x| < 1 (Rastegari et al. 2016)."""
 
     def __init__(self) -> None:

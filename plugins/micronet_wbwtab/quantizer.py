@@ -5,12 +5,12 @@ Binary Convolutional Neural Networks"; Li et al. 2016, "Ternary Weight Networks"
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from micronet.options import option
-from micronet.techniques import Quantizer
+from micronet.techniques import Quantizer, Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,10 +26,9 @@ class WbWtAb(Quantizer):
     weights have been centred over their inputs and clamped to [-1, 1]. Ternary weights: alpha
     times -1, 0 or 1, the threshold 0.7 mean |w| of the channel, alpha the mean of |w| above it.
     Binary activations: sign(x) in the place of ReLU, the gradient passing where |x| < 1.
-    sign(0) = 1 throughout. The first and the last weighted layer stay in float.
+    sign(0) = 1 throughout. The first and the last weighted layer stay in float, or become 8-bit
+    ones.
     """
-
-    needs_data: ClassVar[bool] = False
 
     weights: Literal["binary", "ternary", "float"] = option(
         "binary", doc="Values that a weight may take."
@@ -37,25 +36,43 @@ class WbWtAb(Quantizer):
     activations: Literal["binary", "float"] = option(
         "binary", doc="Whether the ReLUs between quantized layers become signs."
     )
-    first_and_last: Literal["float", "quantized"] = option(
-        "float", doc="What happens to the first and the last weighted layer."
+    first_and_last: Literal["float", "int8", "quantized"] = option(
+        "float",
+        doc="The first and the last weighted layer: in float; 8-bit integers, the weights with one "
+        "scale for each output channel, their inputs with a zero point, whose range needs data; or "
+        "quantized as the others.",
     )
 
+    @property
+    def needs_data(self) -> bool:  # type: ignore[override]
+        return self.first_and_last == "int8"
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """That of the 8-bit layers; engines run signs as integers of any scheme."""
+        return Scheme() if self.first_and_last == "int8" else None
+
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
-        from micronet.quantization import quantize_weighted_layers
+        from micronet.quantization import quantize_weighted_layers, weighted_layers
+        from micronet_wbwtab.ends import quantize_to_8_bits
         from micronet_wbwtab.relus import replace_relus
 
-        skip = self.first_and_last == "float"
-        prepared = copy.deepcopy(model)
+        skip = self.first_and_last != "quantized"
+        signed = copy.deepcopy(model)
         if self.activations == "binary":
-            prepared = replace_relus(prepared, example_inputs, last=not skip)
-        return quantize_weighted_layers(
-            prepared,
+            signed = replace_relus(signed, example_inputs, last=not skip)
+        prepared = quantize_weighted_layers(
+            signed,
             example_inputs,
             weight=self.weight_quantizer,
             skip_first=skip,
             skip_last=skip,
         )
+        if self.first_and_last == "int8":
+            first, *_, last = weighted_layers(signed, example_inputs)
+            for name in (first, last):
+                quantize_to_8_bits(prepared.get_submodule(name))
+        return prepared
 
     def weight_quantizer(self, layer: nn.Module) -> FakeQuantizer | None:
         """For a layer's weight; `None` leaves it in float."""

@@ -3,8 +3,9 @@
     python tests/benchmarks/binary_openvino.py [--threads 1] [--rounds 30] [--profile]
 
 Four convolutions with batch norms and signs at 32x32 pixels and batch 1, then nin and nin_gc whole
-at batch 64. All variants of a row take turns. Weights and images are random, so no accuracy is
-measured; `same` is the fraction of nin's images with the simulation's class. --profile adds what
+at batch 64, whose first and last layers are in float or, with "int8 ends", 8-bit integers.
+All variants of a row take turns. Weights and images are random, so no accuracy is measured; `same`
+is the least fraction of a binary network's images with the simulation's class. --profile adds what
 each operation of binary nin takes.
 """
 
@@ -25,6 +26,7 @@ from micronet.techniques import Artifact
 
 CHAINS = [(channels, kernel) for kernel in (1, 3) for channels in (32, 64, 128, 256)]
 VARIANTS = ("float32", "int8", "binary", "ternary")
+INT8_ENDS = "binary, int8 ends"
 
 
 def chain(channels: int, kernel: int) -> nn.Sequential:
@@ -50,9 +52,12 @@ def quantized(model: nn.Module, images: Tensor, variant: str) -> nn.Module:
         quantizer.calibrate(prepared, [images])
     else:
         whole = isinstance(model, nn.Sequential)  # a chain has no float layers at its ends
-        ends = "quantized" if whole else "float"
-        quantizer = create("quantizer", "wbwtab", weights=variant, first_and_last=ends)
+        ends = "quantized" if whole else "int8" if variant == INT8_ENDS else "float"
+        weights = variant.partition(",")[0]
+        quantizer = create("quantizer", "wbwtab", weights=weights, first_and_last=ends)
         prepared = quantizer.prepare(model, (images,))
+        if quantizer.needs_data:
+            quantizer.calibrate(prepared, [images])
         if whole:
             prepared = nn.Sequential(quantizer.activation_quantizer(), prepared)
     return quantizer.convert(create("fuser", "bn").fuse(prepared, (images,)))
@@ -62,7 +67,7 @@ def measure(model: nn.Module, images: Tensor, folder: Path, options) -> tuple[di
     """Median milliseconds, artifacts and agreements with the simulation by variant."""
     backend = create("deploy_backend", "openvino")
     artifacts, calls, same = {}, {}, {}
-    for variant in VARIANTS:
+    for variant in VARIANTS if isinstance(model, nn.Sequential) else (*VARIANTS, INT8_ENDS):
         converted = quantized(model, images[:2], variant)
         artifacts[variant] = backend.export(converted, (images[:2],), folder / variant)
         runner = backend.load(artifacts[variant], threads=options.threads)
@@ -74,7 +79,7 @@ def measure(model: nn.Module, images: Tensor, folder: Path, options) -> tuple[di
     return medians_ms(calls, options.rounds), artifacts, same
 
 
-def print_profile(artifact: Artifact, images: Tensor) -> None:
+def print_profile(variant: str, artifact: Artifact, images: Tensor) -> None:
     """Milliseconds by kind of operation, on one thread."""
     network = openvino.Core().read_model(artifact.path)
     network.reshape(list(images.shape))
@@ -92,7 +97,7 @@ def print_profile(artifact: Artifact, images: Tensor) -> None:
     for name, ms in least.items():
         totals[kinds[name]] += ms
     total = sum(totals.values())
-    print(f"\nBinary nin by operation, batch {len(images)}, one thread")
+    print(f"\nnin, {variant}, by operation, batch {len(images)}, one thread")
     print("\n| operation | ms | |\n|---|---|---|")
     for kind, ms in totals.most_common(8):
         print(f"| {kind} | {ms:.2f} | {ms / total:.0%} |")
@@ -110,8 +115,8 @@ def main() -> None:
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
     print(f"\n{options.threads} thread(s): milliseconds, and how many times as fast as float32")
-    print("\n| | float32 | int8 | binary | ternary | binary to int8 | same |")
-    print("|---|---|---|---|---|---|---|")
+    columns = (*VARIANTS, INT8_ENDS, "binary to int8", "int8 ends to int8", "same")
+    print(f"\n| | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
     rows = {f"4 x {kernel}x{kernel}, {channels} channels": (
         lambda channels=channels, kernel=kernel: chain(channels, kernel),
         (1, channels, 32, 32),
@@ -123,11 +128,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = with_random_gammas(build())
             ms, artifacts, same = measure(model, images, Path(folder), options)
-            cells = [f"{ms[v]:.2f} ({ms['float32'] / ms[v]:.1f}x)" for v in VARIANTS]
-            line = f"| {title} | {' | '.join(cells)} | {ms['int8'] / ms['binary']:.1f}x |"
-            print(line, f"{same['binary']:.0%} |", flush=True)
+            cells = [f"{ms[v]:.2f} ({ms['float32'] / ms[v]:.1f}x)" for v in ms]
+            binary = [v for v in ms if v.startswith("binary")]
+            ratios = [f"{ms['int8'] / ms[v]:.1f}x" for v in binary]
+            if len(binary) == 1:
+                cells.append("")
+                ratios.append("")
+            cells += [*ratios, f"{min(same[v] for v in binary):.0%}"]
+            print(f"| {title} | {' | '.join(cells)} |", flush=True)
             if options.profile and title.startswith("nin,"):
-                print_profile(artifacts["binary"], images[:8])
+                for variant in binary:
+                    print_profile(variant, artifacts[variant], images[:8])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """Our own techniques keep the contracts of the conformance kit."""
 
-from micronet.testing import every
+from micronet.registry import create
+from micronet.testing import check_quantizer, every
 
 
 @every("quantizer")
 def test_quantizers(contract, case):
     contract.verify(case)
+
+
+def test_wbwtab_with_8_bit_ends():
+    check_quantizer(create("quantizer", "wbwtab", first_and_last="int8"))
 
 
 @every(
