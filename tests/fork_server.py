@@ -4,11 +4,15 @@ onnxruntime is no part of it: it starts a thread as it is imported, and a fork w
 Reads one command a line on stdin, as JSON; answers with its exit status, negative for a signal.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import signal
 import sys
+import traceback
+from typing import NoReturn
 
 import operator_table
 
@@ -38,14 +42,31 @@ def become(command: dict) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def run_and_exit() -> NoReturn:
+    """Without taking the interpreter down: that would copy all that was shared with the server."""
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 for module in SLOW_IMPORTS:
     importlib.import_module(module)
 operator_table.share()
 operator_table.ONNXRegistry.from_torchlib(opset_version=OPSET)
+gc.freeze()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         become(json.loads(line))
-        main()
+        run_and_exit()
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
