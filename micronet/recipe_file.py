@@ -299,6 +299,8 @@ def _change(source: Source, change: str) -> Source:
         else:
             if place[index] is None:  # `- train:` with nothing below it
                 place[index] = {}
+            elif isinstance(place, list) and place[index] == parts[depth + 1]:  # `- train`
+                place[index] = {place[index]: {}}
             place = place[index]
     return attrs.evolve(source, content=content, changes=(*source.changes, change))
 

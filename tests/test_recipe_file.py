@@ -419,8 +419,9 @@ def test_later_sets_win_and_see_the_earlier(file):
     assert recipe.steps[2] == Train(epochs=5)
 
 
-def test_set_reaches_into_a_step_with_nothing_below_it(file):
-    recipe, _ = read(file(with_steps("train:")), ["steps.0.train.epochs=4"])
+@pytest.mark.parametrize("step", ["train:", "train"])
+def test_set_reaches_into_a_step_with_nothing_below_it(file, step):
+    recipe, _ = read(file(with_steps(step)), ["steps.0.train.epochs=4"])
     assert recipe.steps == (Train(epochs=4),)
 
 
