@@ -62,8 +62,12 @@ def load_pruned(model_factory: Callable[[], nn.Module], path: Path | str) -> nn.
         raise DataError(f"{path} can't be read: {error}") from error
     if _PLAN not in metadata:
         raise DataError(f"{path} holds no pruned model; save_pruned writes one.")
+    try:
+        plans = [PruningPlan.from_json(text) for text in json.loads(metadata[_PLAN])]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} holds no plan that can be read: {error}") from error
     model = model_factory()
-    for plan in json.loads(metadata[_PLAN]):
-        model = apply_plan(model, PruningPlan.from_json(plan))
+    for plan in plans:
+        model = apply_plan(model, plan)
     fill(model, load_state(path), path)
     return model

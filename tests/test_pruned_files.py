@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 import micronet
@@ -64,6 +65,14 @@ def test_a_file_without_a_plan_is_refused(small_net, tmp_path):
     save_state(small_net.state_dict(), tmp_path / "whole.safetensors")
     with pytest.raises(DataError, match="holds no pruned model"):
         micronet.load_pruned(type(small_net), tmp_path / "whole.safetensors")
+
+
+@pytest.mark.parametrize("plan", ["{", "3", '{"stem": 1}', "[3]", '["{\\"stem\\": 1}"]'])
+def test_a_plan_that_cannot_be_read_is_told(small_net, tmp_path, plan):
+    metadata = {"micronet.pruning_plan": plan}
+    save_file(small_net.state_dict(), tmp_path / "odd.safetensors", metadata)
+    with pytest.raises(DataError, match=r"odd\.safetensors holds no plan that can be read"):
+        micronet.load_pruned(type(small_net), tmp_path / "odd.safetensors")
 
 
 @pytest.mark.parametrize("content", [None, b"not a file of tensors"])
