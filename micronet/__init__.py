@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from micronet import registry as registry
     from micronet.pipeline import load_packed as load_packed
     from micronet.pipeline import run as run
-    from micronet.pruned import load_pruned as load_pruned
-    from micronet.pruned import save_pruned as save_pruned
     from micronet.recipe import Recipe as Recipe
+    from micronet.storage.pruned import load_pruned as load_pruned
+    from micronet.storage.pruned import save_pruned as save_pruned
 
 __all__ = [
     "Recipe",
@@ -30,8 +30,8 @@ _LAZY = {
     "registry": ("micronet.registry", None),
     "Recipe": ("micronet.recipe", "Recipe"),
     "load_packed": ("micronet.pipeline", "load_packed"),
-    "load_pruned": ("micronet.pruned", "load_pruned"),
-    "save_pruned": ("micronet.pruned", "save_pruned"),
+    "load_pruned": ("micronet.storage.pruned", "load_pruned"),
+    "save_pruned": ("micronet.storage.pruned", "save_pruned"),
     "run": ("micronet.pipeline", "run"),
     "quant_test_manual": ("micronet.compression.quantization.lenet", "quant_test_manual"),
     "quant_test_auto": ("micronet.compression.quantization.lenet", "quant_test_auto"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from micronet.modes import attention_in_parts, evaluating
+from micronet.graph.modes import attention_in_parts, evaluating
 from micronet.quantization import (
     FakeQuantizer,
     StoredWeight,

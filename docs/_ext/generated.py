@@ -31,8 +31,8 @@ from micronet.errors import RecipeError
 from micronet.hookspecs import ENTRY_POINT_GROUP
 from micronet.options import OptionInfo, describe
 from micronet.recipe import STEPS, Prune, Quantize, Recipe, Train, own_fields, technique_field
+from micronet.recipe.resolution import resolve
 from micronet.registry.catalog import BUILT_IN, Entry
-from micronet.resolution import resolve
 from micronet.techniques import KINDS, DeployBackend, Scheme
 
 _MARK = re.compile(r"<!-- generated: (\w+) -->")

@@ -114,8 +114,8 @@ def _run(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run a recipe from data to a deployed, measured engine; a stopped run goes on."""
-    from micronet.recipe_file import read
-    from micronet.resolution import resolve
+    from micronet.recipe.file import read
+    from micronet.recipe.resolution import resolve
 
     if cpu and gpu_id is not None:
         raise typer.BadParameter("--cpu and --gpu-id exclude each other.")
@@ -146,8 +146,8 @@ def _pack(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Write a quantized model with its integers at their true width, for `load_packed`."""
-    from micronet.files import write_bytes
     from micronet.pipeline.folder import packed_file
+    from micronet.storage.files import write_bytes
 
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"--out {out}: the file's name must end in .safetensors.")
@@ -212,8 +212,8 @@ def _validate(
     recipe: Annotated[str, _RECIPE], *, changes: Annotated[list[str] | None, _SET] = None
 ) -> None:
     """Check a recipe without running it, and print it with every option written out."""
-    from micronet.recipe_file import dump, read
-    from micronet.resolution import resolve
+    from micronet.recipe.file import dump, read
+    from micronet.recipe.resolution import resolve
 
     resolved = resolve(*read(recipe, changes or []), here=False)
     tell(resolved.remarks)
@@ -223,7 +223,7 @@ def _validate(
 @app.command("recipes")
 def _recipes(*, as_json: Annotated[bool, JSON] = False) -> None:
     """List the shipped recipes."""
-    from micronet.recipe_file import shipped
+    from micronet.recipe.file import shipped
 
     recipes = shipped()
     if as_json:
@@ -235,7 +235,7 @@ def _recipes(*, as_json: Annotated[bool, JSON] = False) -> None:
 @app.command("schema")
 def _schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
-    from micronet.schema import recipe_schema
+    from micronet.recipe.schema import recipe_schema
 
     print_json(recipe_schema())
 

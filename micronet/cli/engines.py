@@ -13,8 +13,8 @@ from micronet.cli.printing import JSON, print_json, tell
 from micronet.tables import print_table
 
 if TYPE_CHECKING:
-    from micronet.bench import Latency
-    from micronet.parity import Parity
+    from micronet.deployment.bench import Latency
+    from micronet.deployment.parity import Parity
 
 _ARTIFACT = typer.Argument(metavar="ARTIFACT", help="The folder of a deployed model.")
 _CPU = typer.Option("--cpu", help="Keep torch on the CPU.")
@@ -96,7 +96,7 @@ def bench(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Time a deployed model and the float model it came from, in turns; needs no torch."""
-    from micronet.bench import bench as measured
+    from micronet.deployment.bench import bench as measured
 
     done = measured(artifact, threads=threads, batch=batch)
     tell(done.remarks)
@@ -147,7 +147,7 @@ def evaluate(
 
 
 def _options(changes: Sequence[str]) -> dict[str, Any]:
-    from micronet.recipe_file import parse
+    from micronet.recipe.file import parse
 
     options = {}
     for change in changes:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from micronet import registry
 from micronet.errors import DataError, MicronetError, OptionError
 from micronet.models import MODEL_TYPES, name_of, nin, nin_gc, resnet
-from micronet.weights import fill, load_state, load_training_state, save_training_state
+from micronet.storage.weights import fill, load_state, load_training_state, save_training_state
 
 SAVED = Path("models_save")
 """Folder of the model files, below the current one."""

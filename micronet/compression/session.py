@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from micronet import registry
 from micronet.compression import cards
-from micronet.memory import keep_freed_memory
-from micronet.training import Images, TrainingOptions, accuracy, channels_last, train
+from micronet.training.loop import Images, TrainingOptions, accuracy, channels_last, train
+from micronet.training.memory import keep_freed_memory
 
 _SEED = 0
 

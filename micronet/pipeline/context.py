@@ -17,10 +17,10 @@ from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.results import Row
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
-from micronet.recipe_file import read
-from micronet.resolution import Resolved, resolve
-from micronet.training import Images, channels_last
-from micronet.weights import fill, load_state
+from micronet.recipe.file import read
+from micronet.recipe.resolution import Resolved, resolve
+from micronet.storage.weights import fill, load_state
+from micronet.training.loop import Images, channels_last
 
 START = "00-model"
 """Name of the row for the model that a recipe starts with, where it is not trained first."""

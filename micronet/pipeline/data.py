@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from micronet.errors import DataError, MicronetError, RunError, said_by
-from micronet.modes import evaluating
-from micronet.training import Images
+from micronet.graph.modes import evaluating
+from micronet.training.loop import Images
 
 Sets = tuple[Images, Images]
 

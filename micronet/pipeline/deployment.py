@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from micronet.deployment.parity import Parity, compare, where_they_part, worst_images
+from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, said_by
-from micronet.files import replacing_directory
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
-from micronet.parity import Parity, compare, where_they_part, worst_images
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record
 from micronet.pipeline.measuring import class_notes, compared, type_after
@@ -26,9 +26,9 @@ from micronet.pipeline.progress import Bar
 from micronet.pipeline.results import Row
 from micronet.quantization import convert
 from micronet.recipe import Deploy
+from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact, DeployBackend, Runner
-from micronet.timing import Timing, time_calls
-from micronet.training import Images, answers, read
+from micronet.training.loop import Images, answers, read
 
 FLOAT = "float"
 """Folder of the float model's artifact, in the folder of the deployed model."""

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from micronet.engine import load_engine
+from micronet.deployment.engine import load_engine
+from micronet.deployment.parity import Parity, compare
 from micronet.errors import DataError, DeployError
-from micronet.files import replacing_directory
-from micronet.parity import Parity, compare
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.deployment import (
     FLOAT,
@@ -25,7 +24,8 @@ from micronet.pipeline.deployment import (
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.stored import Stored, find
 from micronet.recipe import Deploy, Named
-from micronet.resolution import resolve_data, resolve_deployment
+from micronet.recipe.resolution import resolve_data, resolve_deployment
+from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact
 from micronet.techniques.deploy_backend import CARD
 

@@ -15,11 +15,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from micronet.errors import DataError, MicronetError, RunError
-from micronet.files import remove_leftovers, write_text
 from micronet.pipeline.results import Results, Row
 from micronet.recipe import to_plain
-from micronet.recipe_file import Source, structure
-from micronet.resolution import resolve
+from micronet.recipe.file import Source, structure
+from micronet.recipe.resolution import resolve
+from micronet.storage.files import remove_leftovers, write_text
 
 _RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
 _RESULTS = ("results.json", "results.md")

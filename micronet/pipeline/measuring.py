@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from micronet.graph.modes import evaluating
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
-from micronet.modes import evaluating
 from micronet.pipeline.context import Context
 from micronet.pipeline.packed import structure_after
 from micronet.pipeline.results import Row
 from micronet.quantization import is_ready
-from micronet.quantization.packing import save_packed
 from micronet.recipe import Prune, Quantize, technique_of
-from micronet.training import predict
-from micronet.weights import save_state
+from micronet.storage.packing import save_packed
+from micronet.storage.weights import save_state
+from micronet.training.loop import predict
 
 
 def measure(context: Context, index: int, model: nn.Module) -> Row:

@@ -12,10 +12,10 @@ from torch import nn
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, reshaped, start_model
 from micronet.pruning import Kept, PruningPlan
-from micronet.quantization.packing import fill_packed, read_packed
 from micronet.recipe import Fuse, Prune, Quantize, Recipe, to_plain
-from micronet.recipe_file import Source, structure
-from micronet.resolution import resolve_structure
+from micronet.recipe.file import Source, structure
+from micronet.recipe.resolution import resolve_structure
+from micronet.storage.packing import fill_packed, read_packed
 
 
 def structure_after(context: Context, index: int) -> dict[str, Any]:

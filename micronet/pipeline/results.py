@@ -32,7 +32,7 @@ class Row:
         speedup: float_latency_ms / latency_ms.
         parity_top1: Fraction of test images on which engine and simulation agree.
         parity_max_error: Largest difference of an output between the two, in steps of the output;
-            see `micronet.parity.Parity`.
+            see `micronet.deployment.parity.Parity`.
         parity_mean_error: Mean difference of an output, in the same steps.
         artifact: The deployed model's folder, relative to the run's.
         notes: What a reader should know before he believes the numbers, a sentence each.

@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from micronet.errors import MicronetError, RunError
-from micronet.memory import keep_freed_memory
 from micronet.pipeline.context import Context, start_model
 from micronet.pipeline.data import check_model, checked_sets
 from micronet.pipeline.environment import changed, environment
@@ -20,8 +19,9 @@ from micronet.pipeline.progress import Reporter
 from micronet.pipeline.results import Results
 from micronet.pipeline.steps import take_step
 from micronet.recipe import Recipe, Train, technique_of, to_plain
-from micronet.resolution import Resolved, resolve
-from micronet.training import deterministic
+from micronet.recipe.resolution import Resolved, resolve
+from micronet.training.loop import deterministic
+from micronet.training.memory import keep_freed_memory
 
 
 def run(

@@ -13,7 +13,7 @@ from micronet import registry
 from micronet.errors import DataError, OptionError, PruningError
 from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
-from micronet.training import accuracy
+from micronet.training.loop import accuracy
 
 
 @attrs.frozen

@@ -26,9 +26,9 @@ from micronet.recipe import (
     Quantize,
     Train,
 )
+from micronet.storage.weights import fill, load_training_state, save_training_state
 from micronet.techniques import Pruner, Quantizer
-from micronet.training import TrainingOptions, TrainingState, read, train
-from micronet.weights import fill, load_training_state, save_training_state
+from micronet.training.loop import TrainingOptions, TrainingState, read, train
 
 
 def take_step(context: Context, index: int, bar: Bar) -> Record:

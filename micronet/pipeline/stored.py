@@ -15,7 +15,7 @@ from micronet.pipeline.data import Sets, check_model, checked_sets
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Recipe
-from micronet.resolution import resolve_data
+from micronet.recipe.resolution import resolve_data
 
 
 @attrs.frozen

@@ -13,7 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from micronet.pruning.tracing import WEIGHTED, Ints, Key, Side, Trace, follow_into, trace
+from micronet.pruning.follower import WEIGHTED, Ints, Key, Side, Trace
+from micronet.pruning.tracing import follow_into, trace
 
 
 @attrs.frozen(eq=False)

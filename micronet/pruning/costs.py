@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from micronet.pruning.channels import Channels
-from micronet.pruning.tracing import WEIGHTED, Side
+from micronet.pruning.follower import WEIGHTED, Side
 
 Target = Literal["channels", "params", "flops"]
 

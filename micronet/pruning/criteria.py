@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from micronet.pruning.channels import Channels
-from micronet.pruning.tracing import WEIGHTED, Ints
+from micronet.pruning.follower import WEIGHTED, Ints
 
 
 def by_gammas(channels: Channels) -> NDArray[np.float64]:

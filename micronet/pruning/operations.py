@@ -7,17 +7,15 @@ that none knows locks the channels that go into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from micronet.pruning.follower import Follower
 from micronet.pruning.labels import along, narrow, numbers_places, varying, wide
 from micronet.pruning.products import matrix_product
-
-if TYPE_CHECKING:
-    from micronet.pruning.tracing import Follower
 
 Given: TypeAlias = dict[str, Any]
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from micronet.pruning.follower import Follower
 from micronet.pruning.labels import narrow, varying
-
-if TYPE_CHECKING:
-    from micronet.pruning.tracing import Follower
 
 _BATCH, _ROWS, _COLUMNS = 0, 1, 2
 

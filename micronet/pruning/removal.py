@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 from micronet.errors import PruningError
 from micronet.pruning import Kept, PruningPlan, apply_plan
 from micronet.pruning.channels import Channels, Group
-from micronet.pruning.tracing import WEIGHTED, Failure, Ints, Key, Side, pair_of
+from micronet.pruning.follower import WEIGHTED, Ints, Key, Side
+from micronet.pruning.tracing import Failure, pair_of
 
 
 class Misfit(Exception):  # noqa: N818 (leads to another attempt)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from micronet.errors import QuantizationError
+from micronet.graph.leaf import Probe
 from micronet.quantization import kernels, qdq
 from micronet.quantization.grid import Grid
 from micronet.quantization.observation import ObserverModule, ShapedByData
 from micronet.quantization.quantized_tensor import QuantizedTensor, code_dtype
 
 
-class FakeQuantizer(ShapedByData, ABC):
+class FakeQuantizer(ShapedByData, Probe, ABC):
     """Base of every quantizer's rounding; one instance watches one tensor.
 
     Args:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
+from micronet.graph.leaf import Leaf
 from micronet.quantization.fake_quantizer import FakeQuantizer
 
 
-class QuantizedLayer(nn.Module):
+class QuantizedLayer(Leaf):
     """Mixin of the layers below.
 
     `weight_quantizer` maps the weight to what the layer computes with. `input_quantizer` does the

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet.errors import QuantizationError
-from micronet.modes import evaluating
+from micronet.graph.modes import evaluating
 from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
 
 

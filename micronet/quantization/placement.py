@@ -16,7 +16,8 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, fx, nn
 
 from micronet.errors import QuantizationError, listed
-from micronet.example_inputs import check_example_inputs
+from micronet.graph import TracingError, execution_order, propagate_shapes, trace
+from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization.fake_quantizer import FakeQuantizer
 from micronet.quantization.layers import (
     QUANTIZED,
@@ -129,8 +130,6 @@ def place_quantizers(
     Raises:
         QuantizationError: Nothing to quantize, or already quantized.
     """
-    from micronet.graph import TracingError, propagate_shapes, trace
-
     check_example_inputs(example_inputs)
     if not example_inputs:
         return quantize_weighted_layers(model, (), weight=weight, activation=activation)
@@ -200,8 +199,6 @@ def quantize_weighted_layers(
 
 def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]:
     """Names of the layers that can be quantized, in the order in which they run."""
-    from micronet.graph import execution_order
-
     order = execution_order(model, example_inputs)
     return [name for name in order if type(model.get_submodule(name)) in QUANTIZED]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from micronet.errors import OptionError, listed, nearest
-from micronet.files import replacing_directory
+from micronet.storage.files import replacing_directory
 from micronet.techniques import KINDS
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")

@@ -162,7 +162,7 @@ def _on_cpu(
     model: nn.Module, example_inputs: tuple[Tensor, ...]
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A copy to experiment with."""
-    from micronet.example_inputs import check_example_inputs
+    from micronet.graph.example_inputs import check_example_inputs
 
     check_example_inputs(example_inputs)
     return copy.deepcopy(model).cpu(), tuple(tensor.cpu() for tensor in example_inputs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from micronet.errors import DeployError
-from micronet.files import write_text
+from micronet.storage.files import write_text
 from micronet.techniques.scheme import Scheme
 
 if TYPE_CHECKING:

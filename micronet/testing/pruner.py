@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from micronet import registry
-from micronet.pruned import load_pruned, save_pruned
 from micronet.pruning import PruningPlan, apply_plan
+from micronet.storage.pruned import load_pruned, save_pruned
 from micronet.techniques import Pruner, PruningResult
 from micronet.testing.contract import Case, Contracts, shared_contracts
 from micronet.testing.networks import (

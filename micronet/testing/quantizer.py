@@ -17,7 +17,7 @@ from torch.nn import functional
 from micronet import registry
 from micronet.quantization import FakeQuantizer, fake_quantizers, quantized_layers, weight_of
 from micronet.quantization.convert import StoredWeight
-from micronet.quantization.packing import fill_packed, read_packed, save_packed
+from micronet.storage.packing import fill_packed, read_packed, save_packed
 from micronet.techniques import Quantizer
 from micronet.testing.contract import Case, Contracts, shared_contracts
 from micronet.testing.networks import (

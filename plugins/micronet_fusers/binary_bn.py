@@ -29,9 +29,9 @@ class BinaryBatchNormFuser(Fuser):
         from torch import nn
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        from micronet.folding import fold_batch_norm
         from micronet.graph import conv_bn_pairs, trace
         from micronet.quantization import StoredWeight
+        from micronet.quantization.folding import fold_batch_norm
 
         if any(isinstance(module, StoredWeight) for module in model.modules()):
             raise QuantizationError(

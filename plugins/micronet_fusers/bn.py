@@ -26,9 +26,9 @@ class BatchNormFuser(Fuser):
         from torch import nn
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        from micronet.folding import fold_batch_norm
         from micronet.graph import conv_bn_pairs
         from micronet.quantization import StoredWeight
+        from micronet.quantization.folding import fold_batch_norm
 
         if any(isinstance(module, StoredWeight) for module in model.modules()):
             raise QuantizationError(

@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.errors import QuantizationError
 from micronet.graph import propagate_shapes
-from micronet.modes import evaluating
+from micronet.graph.modes import evaluating
 from micronet.quantization import FakeQuantizer, in_mode, weight_of
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)

@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from micronet.errors import QuantizationError
 from micronet.graph import conv_bn_pairs
-from micronet.modes import evaluating
+from micronet.graph.modes import evaluating
 from micronet.quantization import (
     AffineFakeQuantizer,
     FakeQuantizer,

@@ -64,7 +64,7 @@ class OnnxRuntime(DeployBackend):
         import onnx
         import onnxruntime
 
-        from micronet.export import export_graph
+        from micronet.deployment.export import export_graph
 
         exported = export_graph(model, example_inputs, dynamic=dynamic)
         graph, remarks = self._graph(exported, example_inputs[0])
@@ -91,8 +91,8 @@ class OnnxRuntime(DeployBackend):
         self, exported: onnx.ModelProto, example: Tensor
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """The graph at the precision asked for, and what there is to say about it."""
-        from micronet.onnx_graph import Graph
-        from micronet.precision import at_precision
+        from micronet.deployment.onnx_graph import Graph
+        from micronet.deployment.precision import at_precision
         from micronet_onnxruntime.rewriting import rewrite
 
         if self.precision in ("fp32", "fp16"):
@@ -134,7 +134,7 @@ def _in_float(layers: dict[str, str]) -> tuple[str, ...]:
 
 def _measured(graphs: list[onnx.ModelProto], example: Tensor) -> list[float]:
     """Milliseconds of a call of each graph."""
-    from micronet.timing import time_calls
+    from micronet.deployment.timing import time_calls
 
     batch = example.cpu().numpy()
     runners = [OnnxRuntimeRunner(_session(graph.SerializeToString(), None)) for graph in graphs]

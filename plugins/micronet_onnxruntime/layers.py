@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from micronet.onnx_graph import Graph, axis_of, layer_name
+from micronet.deployment.onnx_graph import Graph, axis_of, layer_name
 from micronet_onnxruntime import signs
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

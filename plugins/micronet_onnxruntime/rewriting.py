@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from micronet.onnx_graph import Graph
+from micronet.deployment.onnx_graph import Graph
 from micronet_onnxruntime import layers, signs
 
 _SHIFT = 128
@@ -19,7 +19,7 @@ some of their inputs."""
 
 
 def rewrite(graph: Graph) -> dict[str, str]:
-    """Gives a graph, as `micronet.export` writes it, the form that runs on integer kernels.
+    """Gives an exported graph the form that runs on integer kernels.
 
     An activation of 8 bits or less becomes one QuantizeLinear with unsigned codes, right behind
     what computes it, then what moves or clamps it, then a DequantizeLinear.

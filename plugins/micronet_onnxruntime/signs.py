@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto, helper
 
-from micronet.onnx_graph import Graph
+from micronet.deployment.onnx_graph import Graph
 
 _SMALL, _MIDDLE = np.array(2.0**-100, np.float32), np.array(128, np.uint8)
 _SCALE, _ZERO = np.array(1 / 64, np.float32), np.array(64, np.uint8)

@@ -56,8 +56,8 @@ class OpenVino(DeployBackend):
     ) -> Artifact:
         import openvino
 
-        from micronet.export import export_graph
-        from micronet.precision import at_precision
+        from micronet.deployment.export import export_graph
+        from micronet.deployment.precision import at_precision
         from micronet_openvino.choosing import network_of
         from micronet_openvino.roundings import keep_roundings
 

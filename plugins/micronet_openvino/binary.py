@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from micronet.onnx_graph import Graph
+from micronet.deployment.onnx_graph import Graph
 
 DOMAIN = "micronet"
 """Of `BinaryConvolution(bits, packed weights)`, which `engine.read` makes OpenVINO's own."""

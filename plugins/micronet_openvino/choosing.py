@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from micronet.deployment.onnx_graph import Graph
 from micronet.errors import DeployError, listed
-from micronet.onnx_graph import Graph
 from micronet.quantization.qdq import OPSET
 from micronet_openvino.binary import BinaryLayer, find, lower
 from micronet_openvino.engine import OpenVinoRunner, read
@@ -28,7 +28,7 @@ def network_of(
     """A model for the engine, and sentences on the layers that could run on bits and do not.
 
     Args:
-        exported: As `micronet.export` writes it.
+        exported: As `micronet.deployment.export` writes it.
         images: A few inputs, for which a network on bits must give what one on integers gives.
     """
     chosen: list[BinaryLayer] = []

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from micronet.onnx_graph import Graph
+from micronet.deployment.onnx_graph import Graph
 
 _Pair = tuple[onnx.NodeProto, onnx.NodeProto]
 """A QuantizeLinear and the DequantizeLinear behind it."""

@@ -129,7 +129,7 @@ class TensorRT(DeployBackend):
         *,
         dynamic: tuple[str, ...] = ("batch",),
     ) -> Artifact:
-        from micronet.export import INPUT, OUTPUT
+        from micronet.deployment.export import INPUT, OUTPUT
         from micronet_tensorrt.building import build
         from micronet_tensorrt.engine_file import EngineFile
         from micronet_tensorrt.gpu import platform
@@ -169,10 +169,10 @@ class TensorRT(DeployBackend):
         self, model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic: tuple[str, ...]
     ) -> tuple[onnx.ModelProto, Profile, list[str]]:
         """The graph that TensorRT takes, the shapes to build it for, and what to hear about it."""
-        from micronet.example_inputs import check_example_inputs
-        from micronet.export import export_graph
-        from micronet.onnx_graph import Graph
-        from micronet.precision import at_precision
+        from micronet.deployment.export import export_graph
+        from micronet.deployment.onnx_graph import Graph
+        from micronet.deployment.precision import at_precision
+        from micronet.graph.example_inputs import check_example_inputs
         from micronet_tensorrt.lint import for_tensorrt
         from micronet_tensorrt.profile import Profile
         from micronet_tensorrt.rewriting import (
@@ -213,7 +213,7 @@ class TensorRT(DeployBackend):
             raise DeployError(f"tensorrt can't run here: {reason}.")
 
     def _trtexec(self, profile: Profile, graph: str) -> str:
-        from micronet.export import INPUT
+        from micronet.deployment.export import INPUT
         from micronet_tensorrt.profile import in_words
 
         options = [f"--onnx={graph}", "--stronglyTyped", f"--saveEngine={Path(graph).stem}.plan"]

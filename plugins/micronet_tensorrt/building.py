@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from micronet.deployment.export import INPUT
 from micronet.errors import DeployError
-from micronet.export import INPUT
 from micronet_tensorrt.engine_file import Platform
 from micronet_tensorrt.gpu import current, primary_context
 from micronet_tensorrt.log import collecting_logger
@@ -20,7 +20,7 @@ def build(
     """The plan of a graph whose types say what it computes in; takes seconds to minutes.
 
     Args:
-        graph: A serialized ONNX model with one input, named as `micronet.export` does.
+        graph: A serialized ONNX model with one input, named as `micronet.deployment.export` does.
         profile: Shapes that the input may have.
         platform: That of this machine.
         workspace_mb: Memory on the GPU that a layer may use to compute, in MiB; `None` for all.
@@ -76,7 +76,7 @@ def _use_timings(config: Any, file: Path) -> None:
 
 
 def _keep_timings(config: Any, file: Path) -> None:
-    from micronet.files import write_bytes
+    from micronet.storage.files import write_bytes
 
     try:
         write_bytes(file, bytes(config.get_timing_cache().serialize()))

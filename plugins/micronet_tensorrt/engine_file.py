@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from micronet.errors import DeployError
-from micronet.files import replacing
+from micronet.storage.files import replacing
 from micronet_tensorrt.profile import Profile
 
 _MAGIC = b"micronet tensorrt 1\n"

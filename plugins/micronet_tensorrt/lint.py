@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from micronet.onnx_graph import Graph, axis_of, layer_name
+from micronet.deployment.onnx_graph import Graph, axis_of, layer_name
 
 _OPSETS = range(9, 25)
 _OWN_DOMAINS = ("", "ai.onnx")

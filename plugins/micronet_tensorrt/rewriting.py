@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from micronet.onnx_graph import Graph, layer_name
+from micronet.deployment.onnx_graph import Graph, layer_name
 from micronet_tensorrt.lint import is_on_constant, why_no_integer_kernel
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -7,8 +7,8 @@ import warnings
 
 from torch import Tensor, nn
 
-from micronet.example_inputs import check_example_inputs
 from micronet.graph import TracingError, execution_order, trace
+from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization import weighted_layers
 from micronet_wbwtab.fake_quantizers import BinaryActivation
 

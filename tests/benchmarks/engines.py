@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from any_model import agreement, sqnr_db
 from real_weights import crops, efficientnet
 
-from micronet.export import export_onnx
+from micronet.deployment.export import export_onnx
+from micronet.deployment.timing import time_calls
 from micronet.registry import create
-from micronet.timing import time_calls
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_lite0", "nin", "nin_gc")
 _CALIBRATION, _COMPARED = 32, 64

@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from any_model import sqnr_db
 from real_weights import crops, efficientnet
 
-from micronet.export import export_onnx
-from micronet.memory import keep_freed_memory
+from micronet.deployment.export import export_onnx
 from micronet.registry import create
+from micronet.training.memory import keep_freed_memory
 
 OPTIONS = {
     "micronet iao": {},

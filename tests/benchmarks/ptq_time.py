@@ -19,8 +19,8 @@ import torchvision
 from interleaved import medians_ms, print_versions
 from torch import Tensor
 
-from micronet.memory import keep_freed_memory
 from micronet.registry import create
+from micronet.training.memory import keep_freed_memory
 
 FORWARD = "forward"
 OBSERVERS = ("minmax", "moving_average", "percentile", "mse", "entropy")

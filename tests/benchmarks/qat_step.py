@@ -15,8 +15,8 @@ from interleaved import medians_ms, print_ratios, print_versions
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
-from micronet.memory import keep_freed_memory
 from micronet.registry import create
+from micronet.training.memory import keep_freed_memory
 
 
 class FusedObserver(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from micronet import registry
-from micronet.training import TrainingOptions, train
+from micronet.training.loop import TrainingOptions, train
 
 out = Path(sys.argv[1])
 rank = int(os.environ["RANK"])

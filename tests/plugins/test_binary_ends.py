@@ -8,7 +8,7 @@ from torch import nn
 from micronet.errors import RecipeError
 from micronet.measure import activation_bits, weight_bits
 from micronet.recipe import Calibrate, Deploy, Quantize, Recipe
-from micronet.resolution import resolve
+from micronet.recipe.resolution import resolve
 
 X = torch.randn(16, 3, 12, 12, generator=torch.Generator().manual_seed(5))
 

@@ -11,7 +11,7 @@ from torch import nn
 import micronet
 from micronet.errors import OptionError, QuantizationError
 from micronet.quantization import fake_quantizers, in_mode, quantized_layers
-from micronet.quantization.packing import save_packed
+from micronet.storage.packing import save_packed
 
 ALL = {"equalize": True, "rounding": "learned", "bias_correction": True}
 

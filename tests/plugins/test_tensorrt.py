@@ -17,7 +17,7 @@ from torch import nn
 
 from micronet.errors import DeployError, OptionError, RecipeError
 from micronet.recipe import Deploy, Quantize, Recipe, Train
-from micronet.resolution import resolve
+from micronet.recipe.resolution import resolve
 from micronet.techniques import Artifact, Scheme
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))

@@ -10,7 +10,7 @@ from micronet_tensorrt.rewriting import dequantize_weights_without_kernel
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node as node
 
-from micronet.onnx_graph import Graph
+from micronet.deployment.onnx_graph import Graph
 
 INT8, FLOAT = np.int8, np.float32
 CONSTANTS = {

@@ -9,7 +9,7 @@ import micronet
 from micronet import registry
 from micronet.errors import DataError
 from micronet.quantization import convert, quantized_layers
-from micronet.quantization.packing import save_packed
+from micronet.storage.packing import save_packed
 
 QUANTIZERS = {
     "iao 8 bits": ("iao", {}),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from micronet.quantization import StoredWeight, convert
-from micronet.quantization.packing import pack, save_packed, unpack
 from micronet.quantization.quantized_tensor import code_dtype
+from micronet.storage.packing import pack, save_packed, unpack
 
 
 def bounds(bits, *, signed):

@@ -23,7 +23,7 @@ from micronet.compression.quantization.translation import store_quantized_weight
 from micronet.compression.session import Session
 from micronet.errors import DataError
 from micronet.models import MODEL_TYPES, name_of
-from micronet.weights import fill
+from micronet.storage.weights import fill
 
 
 @attrs.frozen

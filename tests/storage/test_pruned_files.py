@@ -60,7 +60,7 @@ def test_a_file_for_another_model_is_refused(written):
 
 
 def test_a_file_without_a_plan_is_refused(small_net, tmp_path):
-    from micronet.weights import save_state
+    from micronet.storage.weights import save_state
 
     save_state(small_net.state_dict(), tmp_path / "whole.safetensors")
     with pytest.raises(DataError, match="holds no pruned model"):

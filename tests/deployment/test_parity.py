@@ -12,8 +12,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from micronet.deployment.parity import compare, first_departure, where_they_part, worst_images
 from micronet.graph import TracingError
-from micronet.parity import compare, first_departure, where_they_part, worst_images
 from micronet.registry import create
 from micronet.techniques import DeployBackend
 

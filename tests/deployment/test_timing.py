@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from micronet.timing import time_calls
+from micronet.deployment.timing import time_calls
 
 
 def test_time_calls_are_positive_and_in_the_order_of_the_calls():

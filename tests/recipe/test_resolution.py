@@ -18,8 +18,8 @@ from micronet.recipe import (
     Recipe,
     Train,
 )
-from micronet.recipe_file import read
-from micronet.resolution import resolve
+from micronet.recipe.file import read
+from micronet.recipe.resolution import resolve
 
 PRUNE, QUANTIZE, SPARSE = Prune("normal"), Quantize("iao"), Train(sparsity=1e-4)
 

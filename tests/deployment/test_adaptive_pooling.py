@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from micronet.adaptive_pooling import AnySize
+from micronet.deployment.adaptive_pooling import AnySize
 from micronet.errors import DeployError
 
 X = torch.randn(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.files import write_bytes
+from micronet.storage.files import write_bytes
 
 
 def save_state(state: Mapping[str, Tensor], path: Path) -> None:

@@ -18,7 +18,7 @@ from micronet.recipe import (
     Step,
     Train,
 )
-from micronet.recipe_file import Key
+from micronet.recipe.file import Key
 from micronet.techniques import Quantizer
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import attrs
 import numpy as np
 
-from micronet.engine import load_engine
+from micronet.deployment.engine import load_engine
+from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, MicronetError, said_by
 from micronet.techniques import Artifact
-from micronet.timing import Timing, time_calls
 
 _SECONDS = 10
 _ROUNDS = 20, 1000
@@ -49,7 +49,7 @@ class Bench:
         float_latency: Of the float model on the same engine, its calls between those; `None` if
             the folder holds none.
         speedup: Median of the float model over that of the deployed one.
-        waiting: As `micronet.timing.Timing` has it.
+        waiting: As `micronet.deployment.timing.Timing` has it.
         remarks: What a user should hear, a sentence each.
     """
 

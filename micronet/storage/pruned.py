@@ -11,9 +11,9 @@ from safetensors.torch import save
 from torch import nn
 
 from micronet.errors import DataError
-from micronet.files import write_bytes
 from micronet.pruning import PruningPlan, apply_plan
-from micronet.weights import fill, load_state
+from micronet.storage.files import write_bytes
+from micronet.storage.weights import fill, load_state
 
 _PLAN, _CFG = "micronet.pruning_plan", "cfg"
 

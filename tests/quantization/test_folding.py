@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from micronet.folding import fold_batch_norm
 from micronet.quantization import AffineFakeQuantizer, Grid, quantize_layer
+from micronet.quantization.folding import fold_batch_norm
 from micronet.registry import create
 
 CHANNELS = 6

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from micronet.files import (
+from micronet.storage.files import (
     remove_leftovers,
     replacing,
     replacing_directory,

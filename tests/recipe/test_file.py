@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micronet import recipe_file
 from micronet.errors import MicronetError, RecipeError
 from micronet.recipe import (
     Calibrate,
@@ -21,8 +20,9 @@ from micronet.recipe import (
     Recipe,
     Train,
 )
-from micronet.recipe_file import dump, parse, read, structure
-from micronet.resolution import resolve
+from micronet.recipe import file as recipe_file
+from micronet.recipe.file import dump, parse, read, structure
+from micronet.recipe.resolution import resolve
 
 GOOD = """\
 model: nin

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import DataLoader, Dataset
 
 from micronet.errors import DataError, MicronetError, RunError, said_by
-from micronet.modes import evaluating
+from micronet.graph.modes import evaluating
 
 Images = Dataset[tuple[Tensor, Any]]
 _EVALUATION_BATCH = 256

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir
 from onnx import helper
 
+from micronet.deployment.onnx_graph import Graph
 from micronet.errors import DeployError
-from micronet.onnx_graph import Graph
 
 Precision = Literal["model", "int8", "fp32", "fp16"]
 """What a graph computes in; "model" leaves it as the quantizer has."""

@@ -8,9 +8,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from micronet.deployment.export import export_onnx
+from micronet.deployment.precision import at_precision, in_float, in_half
 from micronet.errors import DeployError
-from micronet.export import export_onnx
-from micronet.precision import at_precision, in_float, in_half
 from micronet.quantization import fake_quantizers
 from micronet.registry import create
 

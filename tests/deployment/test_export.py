@@ -8,8 +8,8 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from micronet.deployment.export import export_onnx
 from micronet.errors import DeployError, MicronetError, OptionError
-from micronet.export import export_onnx
 from micronet.registry import create
 
 X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -13,9 +13,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from micronet.adaptive_pooling import AnySize
+from micronet.deployment.adaptive_pooling import AnySize
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
-from micronet.example_inputs import check_example_inputs
+from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization.convert import StoredWeight, convert
 from micronet.quantization.qdq import OPSET
 

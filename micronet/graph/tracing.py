@@ -15,12 +15,10 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.errors import MicronetError
-from micronet.example_inputs import check_example_inputs
-from micronet.modes import evaluating, modes_kept
-from micronet.quantization.fake_quantizer import FakeQuantizer
-from micronet.quantization.layers import QuantizedLayer
-from micronet.quantization.lifecycle import in_mode
-from micronet.weighted_calls import make_layers_of_calls, weighted_call
+from micronet.graph.example_inputs import check_example_inputs
+from micronet.graph.leaf import Leaf, probes_off
+from micronet.graph.modes import evaluating, modes_kept
+from micronet.graph.weighted_calls import make_layers_of_calls, weighted_call
 
 
 class TracingError(MicronetError):
@@ -61,7 +59,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         childless = not any(module.children())
         return (
-            isinstance(module, (QuantizedLayer, FakeQuantizer, _BatchNorm))
+            isinstance(module, (Leaf, _BatchNorm))
             or (childless and type(module).__module__.startswith("torchvision.ops"))
             or super().is_leaf_module(module, name)
         )
@@ -214,7 +212,7 @@ def execution_order(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
         if not any(module.children())
     ]
     try:
-        with torch.no_grad(), evaluating(model), in_mode("off", model):
+        with torch.no_grad(), evaluating(model), probes_off(model):
             model(*example_inputs)
     finally:
         for hook in hooks:
@@ -250,7 +248,7 @@ def _output_ranks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[
         return ranks
     hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
     try:
-        with torch.no_grad(), evaluating(model), in_mode("off", model):
+        with torch.no_grad(), evaluating(model), probes_off(model):
             model(*example_inputs)
     finally:
         for hook in hooks:
@@ -262,7 +260,7 @@ def _takes_a_fold(layer: nn.Module) -> bool:
     if layer.weight is None:  # stored as integers already
         return False
     if isinstance(layer, nn.ConvTranspose2d):
-        return layer.groups == 1 and not isinstance(layer, QuantizedLayer)
+        return layer.groups == 1 and not isinstance(layer, Leaf)
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
 
 

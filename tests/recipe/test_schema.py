@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 
 from micronet.errors import RecipeError
 from micronet.recipe import to_plain
-from micronet.recipe_file import parse, read, shipped, structure
-from micronet.resolution import resolve
-from micronet.schema import recipe_schema
+from micronet.recipe.file import parse, read, shipped, structure
+from micronet.recipe.resolution import resolve
+from micronet.recipe.schema import recipe_schema
 
 SHIPPED = sorted(shipped())
 

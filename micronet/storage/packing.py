@@ -15,8 +15,8 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.files import write_bytes
 from micronet.quantization.convert import StoredWeight, convert
+from micronet.storage.files import write_bytes
 
 _METADATA = "micronet.packed"
 BINARY, TERNARY = 1, 1.5

@@ -32,8 +32,8 @@ from micronet.recipe import (
     technique_field,
     technique_of,
 )
-from micronet.recipe_file import Key, Source
-from micronet.step_order import fault_in_order
+from micronet.recipe.file import Key, Source
+from micronet.recipe.step_order import fault_in_order
 from micronet.techniques import DeployBackend, Quantizer, Scheme
 
 if TYPE_CHECKING:

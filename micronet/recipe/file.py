@@ -51,7 +51,7 @@ class Source:
 
 def shipped() -> dict[str, str]:
     """The recipes that come with micronet: name and first line of comment."""
-    folder = resources.files("micronet") / "recipes"
+    folder = resources.files("micronet.recipe") / "shipped"
     found = {}
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
@@ -192,7 +192,7 @@ def _open(name: str) -> Source:
             f"There is no recipe {name!r}, neither a file nor a shipped one."
             f"{nearest(name, recipes)} Shipped: {listed(recipes)}."
         )
-    text = (resources.files("micronet") / "recipes" / f"{name}.yaml").read_text("utf-8")
+    text = (resources.files("micronet.recipe") / "shipped" / f"{name}.yaml").read_text("utf-8")
     return parse(text, name, Path())
 
 

@@ -1,0 +1,1 @@
+"""From a model to a measured engine: export, precision, parity, loading, timing."""
