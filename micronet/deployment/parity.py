@@ -136,7 +136,7 @@ def first_departure(
     """
     images = images.cpu().contiguous()
     inference = convert(model).cpu().to(memory_format=torch.contiguous_format)
-    graph = inference if isinstance(inference, fx.GraphModule) else trace(inference).eval()
+    graph = inference if isinstance(inference, fx.GraphModule) else trace(inference, (images,))
     search = _Search(graph, backend, images, dynamic)
     suspect = graph.graph.output_node().args[0]
     assert isinstance(suspect, fx.Node)

@@ -1,390 +1,216 @@
-"""A model's data flow: tracing, and what follows from who feeds whom."""
+"""Following models: as a whole where that can be, else in the largest parts that can be."""
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.shape_prop import ShapeProp
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from micronet.errors import MicronetError
+from micronet.graph.both_modes import can_merge, layers, merge, modules_of_two_minds
 from micronet.graph.example_inputs import check_example_inputs
+from micronet.graph.followed import Followed, give_graph, shallow_copy
+from micronet.graph.layers_of_calls import make_layers_of_calls
 from micronet.graph.leaf import Leaf, probes_off
 from micronet.graph.modes import evaluating, modes_kept
-from micronet.graph.weighted_calls import make_layers_of_calls, weighted_call
+from micronet.graph.specialized import TracingError
+from micronet.graph.tracer import Tracer
 
 
-class TracingError(MicronetError):
-    """torch.fx can't follow the model; the message says where it stopped."""
+def trace(model: nn.Module, example_inputs: tuple[Any, ...] = ()) -> Followed:
+    """The model as a graph over the same layers and tensors; `model` is not changed.
 
+    The result is an instance of the model's own class: attributes, methods and names stay, and its
+    forward is a graph. Functional dropout and relu become modules, so that train and eval mode go
+    on working and techniques can replace them; so do convolutions, linear layers and batch norms
+    that a module computes with its own parameters. What only training computes, such as an
+    auxiliary classifier's logits, is in the graph too, and is not among the outputs in eval mode.
 
-_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout}
-_FUNCTIONAL: dict[Any, Callable[..., nn.Module]] = {
-    F.dropout: lambda p=0.5, **_: nn.Dropout(p),
-    F.dropout1d: lambda p=0.5, **_: nn.Dropout1d(p),
-    F.dropout2d: lambda p=0.5, **_: nn.Dropout2d(p),
-    F.dropout3d: lambda p=0.5, **_: nn.Dropout3d(p),
-    F.alpha_dropout: lambda p=0.5, **_: nn.AlphaDropout(p),
-    F.relu: lambda **_: nn.ReLU(),
-    F.relu_: lambda **_: nn.ReLU(),
-    F.relu6: lambda **_: nn.ReLU6(),
-    torch.relu: lambda **_: nn.ReLU(),
-    torch.relu_: lambda **_: nn.ReLU(),
-    "relu": lambda **_: nn.ReLU(),
-    "relu_": lambda **_: nn.ReLU(),
-}
-"""Functional calls that become modules: dropout, whose `training` a trace would fix, and what
-techniques replace. (In-place variants too: fresh outputs are the same values.)"""
-
-
-class ByMode(nn.Module):
-    """Chooses between what a model gives in train mode and what it gives in eval mode."""
-
-    def forward(self, in_training: Any, in_evaluation: Any) -> Any:
-        return in_training if self.training else in_evaluation
-
-
-class _Tracer(fx.Tracer):
-    """Follows calls down to torch's layers and micronet's."""
-
-    proxy_buffer_attributes = True
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        childless = not any(module.children())
-        return (
-            isinstance(module, (Leaf, _BatchNorm))
-            or (childless and type(module).__module__.startswith("torchvision.ops"))
-            or super().is_leaf_module(module, name)
-        )
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The model as a graph over the same submodules and parameters; `model` is not changed.
-
-    Every submodule and parameter keeps its name, those that the graph does not use included.
-    Functional dropout and relu become modules, so that train and eval mode go on working and
-    techniques can replace them. What only training computes, such as an auxiliary classifier's
-    logits, is in the graph too, and is not among the outputs in eval mode.
+    Args:
+        model: In any mode.
+        example_inputs: Positional arguments of its forward, batch first. Without them only code
+            that asks nothing of its inputs can be followed.
 
     Raises:
-        TracingError: The forward pass depends on values, or computes in eval mode what it does not
-            compute in train mode.
-    """
-    with modes_kept(model), _without_constants(model):
-        eval_graph = _traced(model.eval())
-    with _without_constants(model):
-        with modes_kept(model):
-            graph = _traced(model.train())
-        if _twins(graph, eval_graph) is None and _layers(graph) == _layers(eval_graph):
-            warnings.warn(
-                f"{type(model).__name__} computes something between its layers in train mode "
-                f"alone, such as random depth. Only modules can be switched, so it is left out.",
-                stacklevel=2,
-            )
-            with modes_kept(model):
-                graph = _traced(model.eval())
-        return _merged(model, graph, eval_graph)
-
-
-def _layers(graph: fx.Graph) -> list[str]:
-    """What a graph calls of the model's own, in order."""
-    return [str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")]
-
-
-def _merged(model: nn.Module, graph: fx.Graph, eval_graph: fx.Graph) -> fx.GraphModule:
-    """A module that computes `graph` in train mode and `eval_graph` in eval mode."""
-    twins = _twins(graph, eval_graph)
-    if twins is None:
-        raise TracingError(
-            f"{type(model).__name__} computes differently in train and eval mode, beyond dropout, "
-            f"batch norm and additional outputs in training"
-        )
-    by_mode = _free_name("by_mode", model)
-    _choose_output(graph, eval_graph, twins, by_mode)
-    created = _functional_modules(graph, twins, model)
-    _choose_training(graph, twins, by_mode)
-    if any(node.target == by_mode for node in graph.nodes):
-        created[by_mode] = ByMode()
-    for name, module in created.items():
-        model.add_module(name, module)
-    try:
-        traced = fx.GraphModule(model, graph)
-    finally:
-        for name in created:
-            delattr(model, name)
-    _adopt_unused(traced, model)
-    make_layers_of_calls(traced)
-    own = dict(model.named_modules())
-    for name, module in traced.named_modules():
-        module.training = own[name].training if name in own else model.training
-    return traced
-
-
-@contextmanager
-def _without_constants(model: nn.Module) -> Iterator[None]:
-    """Takes away from a model the tensors that a trace has left there for its graph."""
-    before = set(vars(model))
-    try:
-        yield
-    finally:
-        for name in set(vars(model)) - before:
-            delattr(model, name)
-
-
-def _traced(model: nn.Module) -> fx.Graph:
-    try:
-        return _Tracer().trace(model)
-    except Exception as error:  # fx raises whatever the model's code raises on a proxy
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TracingError(f"torch.fx can't trace {type(model).__name__}: {reason}") from error
-
-
-def conv_bn_pairs(
-    model: nn.Module, example_inputs: tuple[Tensor, ...] = ()
-) -> list[tuple[str, str]]:
-    """Names of each layer and the batch norm that alone reads its output, in graph order.
-
-    Convolutions and linear layers count, quantized or not. A module that is called more than once
-    or shares its weight with another does not, since its batch norm would have to fold into every
-    use; nor does a linear layer whose batch norm runs along another dimension than its outputs,
-    which only `example_inputs` can tell.
-
-    Raises:
-        TracingError: As `trace`.
+        TracingError: The forward pass depends on values, changes the model, or computes in eval
+            mode what it does not compute in train mode.
     """
     check_example_inputs(example_inputs)
-    graph = _traced(model) if not isinstance(model, fx.GraphModule) else model.graph
-    modules = dict(model.named_modules())
-    ranks = _output_ranks(model, example_inputs)
-    owners = Counter(
-        id(parameter)
-        for module in modules.values()
-        for parameter in module.parameters(recurse=False)
-    )
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    called = [node.target for node in calls]
-    pairs = []
-    for node in calls:
-        bn = modules[node.target]
-        source = node.args[0] if node.args else None
-        if not isinstance(bn, _BatchNorm) or bn.running_mean is None:
-            continue
-        name = _layer_behind(source, modules)
-        if name is None or called.count(node.target) != 1 or called.count(name) > 1:
-            continue
-        layer = modules[name]
-        alone = owners[id(layer.weight)] == 1
-        flat = not isinstance(layer, nn.Linear) or ranks.get(name) == 2  # noqa: PLR2004
-        if alone and flat and _takes_a_fold(layer):
-            pairs.append((name, str(node.target)))
-    return pairs
+    return _with_graph(shallow_copy(model), example_inputs or None)
 
 
-def _layer_behind(source: Any, modules: Mapping[str, nn.Module]) -> str | None:
-    """The layer whose output a node is and that nothing else reads, by its name."""
-    if not isinstance(source, fx.Node) or len(source.users) != 1:
-        return None
-    if source.op == "call_module":
-        return str(source.target)
-    call = weighted_call(source)
-    return call.owner if call is not None and call.owner in modules else None
+def follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, str]:
+    """Gives the largest parts of a model that can be followed graphs for forwards, in place.
 
+    That is the model itself, or else those of its submodules that can be followed, each by what
+    it gets when the model runs on the example inputs.
 
-def execution_order(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[str]:
-    """Names of the modules without children, in the order in which the forward pass first calls
-    them; those that it does not call are left out.
+    Args:
+        model: In any mode.
+        example_inputs: Positional arguments of its forward, batch first.
 
-    Without inputs the order is that of a trace, or else the one in which the model declares them.
+    Returns:
+        For each module that could not be followed, the empty name standing for the model, why.
     """
-    if not example_inputs:
-        return _order_without_inputs(model)
-    called: dict[str, None] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
-        for name, module in model.named_modules()
-        if not any(module.children())
-    ]
+    check_example_inputs(example_inputs)
+    inputs = _Inputs(model, example_inputs)
+    reasons: dict[str, str] = {}
+    waiting = [""]
+    while waiting:
+        name = waiting.pop(0)
+        module = model.get_submodule(name)
+        if name and (isinstance(module, Leaf) or not any(module.children())):
+            continue
+        try:
+            followed = _with_graph(module, inputs.of(name))
+        except TracingError as error:
+            reasons[name] = str(error)
+            inside = (child for child, _ in module.named_children())
+        else:
+            opaque = followed.meta["opaque"]
+            reasons.update({f"{name}.{inner}".lstrip("."): why for inner, why in opaque.items()})
+            inside = (
+                f"{inner}.{child}"
+                for inner in opaque
+                for child, _ in followed.get_submodule(inner).named_children()
+            )
+        waiting += [f"{name}.{child}".lstrip(".") for child in inside]
+    return reasons
+
+
+def trace_parts(
+    model: nn.Module, example_inputs: tuple[Any, ...] = ()
+) -> tuple[nn.Module, dict[str, str]]:
+    """As `follow`, but `model` is not changed: the same layers and tensors in other modules.
+
+    A model that has graphs already is given as it is. Without example inputs it is followed as a
+    whole or not at all.
+    """
+    check_example_inputs(example_inputs)
+    if any(True for _ in graphs(model)):
+        return model, {}
+    copied = shallow_copy(model)
+    if example_inputs:
+        return copied, follow(copied, example_inputs)
     try:
-        with torch.no_grad(), evaluating(model), probes_off(model):
-            model(*example_inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(called)
+        return _with_graph(copied, None), {}
+    except TracingError as error:
+        return copied, {"": str(error)}
 
 
-def _order_without_inputs(model: nn.Module) -> list[str]:
-    if not any(model.children()):
-        return [""]
-    try:
-        nodes = _traced(model).nodes
-    except TracingError:
-        return [name for name, module in model.named_modules() if not any(module.children())]
-    return list(dict.fromkeys(str(node.target) for node in nodes if node.op == "call_module"))
+def graphs(model: nn.Module) -> Iterator[tuple[str, fx.GraphModule]]:
+    """Every part of a model that has a graph for its forward, with its name."""
+    for name, module in model.named_modules():
+        if isinstance(module, fx.GraphModule):
+            yield name, module
 
 
-def propagate_shapes(traced: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> None:
+def propagate_shapes(traced: fx.GraphModule, example_inputs: tuple[Any, ...]) -> None:
     """Gives every node its result's dtype and shape (`node.meta["tensor_meta"]`)."""
     with torch.no_grad(), evaluating(traced):
         ShapeProp(traced).propagate(*example_inputs)
 
 
-def _output_ranks(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, int]:
-    """Dimensions of what each linear layer gives."""
-    ranks: dict[str, int] = {}
+class _Inputs:
+    """What each submodule gets when a model runs; it runs once somebody asks."""
 
-    def note(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: ranks.update({name: output.dim()})
+    def __init__(self, model: nn.Module, example_inputs: tuple[Any, ...]) -> None:
+        self._model, self._example_inputs = model, example_inputs
+        self._seen: dict[str, tuple[Any, ...]] | None = None
 
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    if not (layers and example_inputs):
-        return ranks
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    def of(self, name: str) -> tuple[Any, ...]:
+        """Raises TracingError for a module that is not called, or with keywords."""
+        if not name:
+            return self._example_inputs
+        if self._seen is None:
+            self._seen = self._watched()
+        if name not in self._seen:
+            raise TracingError("the example inputs do not reach it as positional arguments")
+        return self._seen[name]
+
+    def _watched(self) -> dict[str, tuple[Any, ...]]:
+        seen: dict[str, tuple[Any, ...]] = {}
+
+        def note(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not kwargs:
+                seen.setdefault(name, args)
+
+        hooks = [
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs, name=name: note(name, args, kwargs), with_kwargs=True
+            )
+            for name, module in self._model.named_modules()
+        ]
+        try:
+            with torch.no_grad(), evaluating(self._model), probes_off(self._model):
+                self._model(*self._example_inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return seen
+
+
+def _with_graph(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Followed:
+    """Makes a graph the forward of a model, in place; a model that can't be followed stays."""
+    opaque: dict[str, str] = {}
     try:
-        with torch.no_grad(), evaluating(model), probes_off(model):
-            model(*example_inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ranks
+        with modes_kept(model):
+            graph, eval_graph = _graphs_of(model, example_inputs, opaque)
+        followed = _assembled(model, graph, merge(model, graph, eval_graph))
+    except TracingError:
+        _remove_constants(model)
+        raise
+    followed.meta["opaque"] = opaque
+    return followed
 
 
-def _takes_a_fold(layer: nn.Module) -> bool:
-    if layer.weight is None:  # stored as integers already
-        return False
-    if isinstance(layer, nn.ConvTranspose2d):
-        return layer.groups == 1 and not isinstance(layer, Leaf)
-    return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
+def _graphs_of(
+    model: nn.Module, example_inputs: tuple[Any, ...] | None, opaque: dict[str, str]
+) -> tuple[fx.Graph, fx.Graph]:
+    """Of train mode and of eval mode; constants of the first stay in the model."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
 
+    def followed(*, training: bool) -> fx.Graph:
+        _remove_constants(model)
+        return Tracer(example_inputs, opaque, fake).follow(model.train(training))
 
-def _twins(graph: fx.Graph, eval_graph: fx.Graph) -> dict[fx.Node, fx.Node] | None:
-    """For each node of the graph of eval mode, the one of train mode that computes the same.
-
-    The output nodes have none. `None` if another node has none either.
-    """
-    twins: dict[fx.Node, fx.Node] = {}
-    candidates = iter(graph.nodes)
-    for node in eval_graph.nodes:
-        if node.op == "output":
+    while True:
+        eval_graph, known = followed(training=False), len(opaque)
+        graph = followed(training=True)
+        differing = modules_of_two_minds(model, graph, eval_graph)
+        opaque.update(dict.fromkeys(differing, "it computes differently in train and eval mode"))
+        if len(opaque) == known:
             break
-        wanted = _call(node, twins)
-        twin = next((candidate for candidate in candidates if _call(candidate) == wanted), None)
-        if twin is None:
-            return None
-        twins[node] = twin
-    return twins
+    if can_merge(graph, eval_graph) or layers(graph) != layers(eval_graph):
+        return graph, eval_graph
+    warnings.warn(
+        f"{type(model).__name__} computes something between its layers in train mode alone, such "
+        f"as random depth. Only modules can be switched, so it is left out.",
+        stacklevel=5,
+    )
+    return followed(training=False), eval_graph
 
 
-def _call(node: fx.Node, twins: Mapping[fx.Node, fx.Node] | None = None) -> tuple[str, str, str]:
-    """What a node does, as text: with which of its inputs' `twins`, not with which `training`."""
-    args = node.args[:2] if node.target in _DROPOUTS else node.args
-    kwargs = {key: value for key, value in node.kwargs.items() if key != "training"}
-    if twins is not None:
-        args, kwargs = fx.map_arg((args, kwargs), twins.__getitem__)
-    return node.op, str(node.target), f"{args}{kwargs}"
+def _assembled(model: nn.Module, graph: fx.Graph, created: dict[str, nn.Module]) -> Followed:
+    followed = give_graph(model, graph)
+    for name, module in created.items():
+        followed.add_module(name, module.train(model.training))
+    for name in _constants(model):
+        constant = vars(model).pop(name)
+        followed.register_buffer(name, constant, persistent=False)
+    make_layers_of_calls(followed)
+    return followed
 
 
-def _choose_output(
-    graph: fx.Graph, eval_graph: fx.Graph, twins: Mapping[fx.Node, fx.Node], by_mode: str
-) -> None:
-    """Lets a graph of train mode give in eval mode what the graph of that mode gives."""
-    output, evaluated = graph.output_node(), eval_graph.output_node().args[0]
-    evaluated = fx.map_arg(evaluated, twins.__getitem__)
-    if str(output.args[0]) != str(evaluated):
-        with graph.inserting_before(output):
-            output.args = (graph.call_module(by_mode, (output.args[0], evaluated)),)
+def _constants(model: nn.Module) -> list[str]:
+    """Names of the tensors that a trace has left in a model for its graph."""
+    return [name for name in vars(model) if name.startswith("_tensor_constant")]
 
 
-def _choose_training(graph: fx.Graph, twins: Mapping[fx.Node, fx.Node], by_mode: str) -> None:
-    """Lets the argument `training` of calls that are still in `graph` follow the mode."""
-    left = set(graph.nodes)
-    for evaluated, node in twins.items():
-        modes = _training(node), _training(evaluated)
-        if node in left and modes[0] != modes[1]:
-            with graph.inserting_before(node):
-                mode = graph.call_module(by_mode, modes)
-            node.args = node.args[:2] if node.target in _DROPOUTS else node.args
-            node.kwargs = {**node.kwargs, "training": mode}
-
-
-def _functional_modules(
-    graph: fx.Graph, twins: Mapping[fx.Node, fx.Node], model: nn.Module
-) -> dict[str, nn.Module]:
-    """Replaces the calls that `_FUNCTIONAL` names by calls of new modules, and returns those.
-
-    Args:
-        graph: Traced in train mode; changed.
-        twins: Of the nodes traced in eval mode, those of `graph`. Dropout that does not follow its
-            mode stays as it is.
-        model: Whose names are taken.
-    """
-    created: dict[str, nn.Module] = {}
-    evaluated = {twin: node for node, twin in twins.items()}
-    for node in list(graph.nodes):
-        if node.op not in ("call_function", "call_method") or node.target not in _FUNCTIONAL:
-            continue
-        options = {key: value for key, value in node.kwargs.items() if key != "input"}
-        if node.target in _DROPOUTS:
-            off = node not in evaluated or not _training(evaluated[node])
-            if not (_training(node) and off):
-                continue
-            options.setdefault("p", node.args[1] if len(node.args) > 1 else 0.5)
-        name = _free_name(f"{node.name}_module", model)
-        created[name] = _FUNCTIONAL[node.target](**options)
-        source = node.args[0] if node.args else node.kwargs["input"]
-        with graph.inserting_after(node):
-            call = graph.call_module(name, (source,))
-        node.replace_all_uses_with(call)
-        graph.erase_node(node)
-    return created
-
-
-def _training(node: fx.Node) -> Any:
-    """A call's `training` argument; true by default, as dropout has it."""
-    positional = node.target in _DROPOUTS and len(node.args) > 2  # noqa: PLR2004 (its place)
-    return node.args[2] if positional else node.kwargs.get("training", True)
-
-
-def _free_name(name: str, model: nn.Module) -> str:
-    while hasattr(model, name):
-        name += "_"
-    return name
-
-
-def _adopt_unused(traced: fx.GraphModule, model: nn.Module) -> None:
-    """Submodules and parameters that the graph does not call stay, with their names; what the
-    model's state_dict did not hold stays out of it.
-    """
-    for name, module in _outermost_missing(model, traced):
-        traced.add_submodule(name, module)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        path, _, leaf = name.rpartition(".")
-        owner = traced.get_submodule(path)
-        if hasattr(owner, leaf):
-            continue
-        if isinstance(tensor, nn.Parameter):
-            owner.register_parameter(leaf, tensor)
-        else:
-            owner.register_buffer(leaf, tensor)
-    saved = model.state_dict().keys()
-    for name, buffer in list(traced.named_buffers()):
-        path, _, leaf = name.rpartition(".")
-        if name not in saved:
-            traced.get_submodule(path).register_buffer(leaf, buffer, persistent=False)
-
-
-def _outermost_missing(model: nn.Module, traced: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    present = {name for name, _ in traced.named_modules(remove_duplicate=False)}
-    missing: list[str] = []
-    for name, module in model.named_modules(remove_duplicate=False):
-        if name in present or any(name.startswith(f"{outer}.") for outer in missing):
-            continue
-        missing.append(name)
-        yield name, module
+def _remove_constants(model: nn.Module) -> None:
+    for name in _constants(model):
+        delattr(model, name)

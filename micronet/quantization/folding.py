@@ -34,3 +34,11 @@ def fold_batch_norm(layer: nn.Module, bn: _BatchNorm) -> None:
     bias = layer.bias if isinstance(layer.bias, torch.Tensor) else torch.zeros_like(factor)
     layer.weight = nn.Parameter(weight, requires_grad=learns)
     layer.bias = nn.Parameter(beta + (bias - bn.running_mean) * factor, requires_grad=learns)
+
+
+def remove_batch_norm(model: nn.Module, name: str) -> None:
+    """Puts the identity in the place of a batch norm; what its author put into it stays."""
+    identity = nn.Identity()
+    for child_name, child in model.get_submodule(name).named_children():
+        identity.add_module(child_name, child)
+    model.set_submodule(name, identity)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, fx, nn
 
 from micronet.errors import QuantizationError, listed
-from micronet.graph import TracingError, execution_order, propagate_shapes, trace
+from micronet.graph import check_same_function, execution_order, follow, graphs
 from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization.fake_quantizer import FakeQuantizer
 from micronet.quantization.layers import (
@@ -116,9 +116,10 @@ def place_quantizers(
     """A copy of a float model with fake quantizers; `model` stays as it is.
 
     Weighted layers become quantized layers under their own names. Activations are quantized in
-    the traced graph; where torch.fx can't trace the model, each weighted layer quantizes its own
-    input instead, and a warning says so. Another warning names what keeps weights in float:
-    layers of other types, and those whose weights the model reads without calling them.
+    the graph of the model, or in those of the parts of it that can be followed; each weighted
+    layer outside of them quantizes its own input, and a warning says so. Another warning names
+    what keeps weights in float: layers of other types, and those whose weights the model reads
+    without calling them.
 
     Args:
         model: Float, with at least one layer of a type in `QUANTIZED`.
@@ -129,29 +130,31 @@ def place_quantizers(
 
     Raises:
         QuantizationError: Nothing to quantize, or already quantized.
+        ChangedFunctionError: With its quantizers off, the result computes something else.
     """
     check_example_inputs(example_inputs)
     if not example_inputs:
         return quantize_weighted_layers(model, (), weight=weight, activation=activation)
     prepared = _copy_of_float(model)
-    try:
-        traced = trace(prepared)
-        layers = _called_layers(traced)
-        propagate_shapes(traced, example_inputs)
-        _quantize_activations(traced, activation)
-        prepared, layer_inputs = traced, False
-    except TracingError as error:
-        warnings.warn(
-            f"{error}. Each layer quantizes its own input; what lies between layers stays in "
-            f"float.",
-            stacklevel=3,
-        )
-        names = weighted_layers(prepared, example_inputs)
-        layers, layer_inputs = [prepared.get_submodule(name) for name in names], True
-    _refuse_none(layers)
-    for layer in layers:
-        quantize_layer(layer, weight(layer), activation() if layer_inputs else None)
+    reasons = follow(prepared, example_inputs)
+    parts = [part for _, part in graphs(prepared)]
+    followed = dict.fromkeys(layer for part in parts for layer in _called_layers(part))
+    read = {id(tensor) for part in parts for tensor in _tensors_read(part)}
+    alone = {
+        name: layer
+        for name in weighted_layers(prepared, example_inputs)
+        if (layer := prepared.get_submodule(name)) not in followed and id(layer.weight) not in read
+    }
+    _refuse_none([*followed, *alone])
+    for part in parts:
+        _quantize_activations(part, activation)
+    for layer in followed:
+        quantize_layer(layer, weight(layer))
+    for layer in alone.values():
+        quantize_layer(layer, weight(layer), activation())
+    _warn_of_parts(reasons, list(alone), [name for name, _ in graphs(prepared)])
     _warn_of_float(layers_left_in_float(prepared))
+    check_same_function(model, prepared, example_inputs, what="Placing quantizers")
     return prepared
 
 
@@ -193,6 +196,8 @@ def quantize_weighted_layers(
     for name in chosen:
         layer = prepared.get_submodule(name)
         quantize_layer(layer, weight(layer), activation() if activation else None)
+    if example_inputs:
+        check_same_function(model, prepared, example_inputs, what="Placing quantizers")
     _warn_of_float([name for name in layers_left_in_float(prepared) if name not in names])
     return prepared
 
@@ -217,10 +222,34 @@ def _refuse_none(layers: Sequence[Any]) -> None:
 
 def _warn_of_float(names: list[str]) -> None:
     if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        warnings.warn(
-            f"Weights stay in float in {listed(map(repr, names[:_NAMED]))}{more}.", stacklevel=4
-        )
+        warnings.warn(f"Weights stay in float in {_named(names)}.", stacklevel=4)
+
+
+def _warn_of_parts(reasons: dict[str, str], alone: list[str], parts: list[str]) -> None:
+    """Says why a model has no graph of its own, and what that means."""
+    if not alone and "" not in reasons:
+        return
+    outer = min(reasons, key=len, default="")
+    why = reasons[outer] if not outer else f"{outer!r} can't be followed: {reasons[outer]}"
+    followed = f" Graphs of their own have {_named(parts)}." if parts and "" not in parts else ""
+    warnings.warn(
+        f"{why}.{followed} Each layer elsewhere quantizes its own input; what lies between those "
+        f"layers stays in float.",
+        stacklevel=4,
+    )
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{listed(map(repr, names[:_NAMED]))}{more}"
+
+
+def _tensors_read(part: fx.GraphModule) -> Iterator[Tensor]:
+    """The model's own tensors that its code reads without calling the layer that has them."""
+    for node in part.graph.nodes:
+        if node.op == "get_attr":
+            owner, _, name = str(node.target).rpartition(".")
+            yield getattr(part.get_submodule(owner), name)
 
 
 def _called_layers(traced: fx.GraphModule) -> list[nn.Module]:

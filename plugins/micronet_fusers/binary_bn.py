@@ -26,34 +26,37 @@ class BinaryBatchNormFuser(Fuser):
     """
 
     def fuse(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
-        from torch import nn
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        from micronet.graph import conv_bn_pairs, trace
+        from micronet.graph import make_foldable
         from micronet.quantization import StoredWeight
-        from micronet.quantization.folding import fold_batch_norm
+        from micronet.quantization.folding import fold_batch_norm, remove_batch_norm
 
         if any(isinstance(module, StoredWeight) for module in model.modules()):
             raise QuantizationError(
                 "Fuse a model before it is converted: its weights are integers."
             )
         fused = copy.deepcopy(model)
-        only_signs = _read_by_signs(trace(fused))
-        for layer_name, bn_name in conv_bn_pairs(fused, example_inputs):
+        only_signs = _read_by_signs(fused, example_inputs)
+        for layer_name, bn_name in make_foldable(fused, example_inputs):
             if bn_name not in only_signs:
                 continue
             bn = fused.get_submodule(bn_name)
             assert isinstance(bn, _BatchNorm)
             fold_batch_norm(fused.get_submodule(layer_name), _same_sign(bn))
-            fused.set_submodule(bn_name, nn.Identity())
+            remove_batch_norm(fused, bn_name)
         return fused
 
 
-def _read_by_signs(traced: fx.GraphModule) -> set[str]:
+def _read_by_signs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> set[str]:
     """Names of the modules whose outputs go into signs and nowhere else."""
+    from micronet.graph import graphs, trace_parts
+
+    followed, _ = trace_parts(model, example_inputs)
     return {
-        str(node.target)
-        for node in traced.graph.nodes
+        f"{name}.{node.target}".lstrip(".")
+        for name, part in graphs(followed)
+        for node in part.graph.nodes
         if node.op == "call_module" and node.users and all(map(_is_sign, node.users))
     }
 

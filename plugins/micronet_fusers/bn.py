@@ -23,21 +23,20 @@ class BatchNormFuser(Fuser):
     """
 
     def fuse(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
-        from torch import nn
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        from micronet.graph import conv_bn_pairs
+        from micronet.graph import make_foldable
         from micronet.quantization import StoredWeight
-        from micronet.quantization.folding import fold_batch_norm
+        from micronet.quantization.folding import fold_batch_norm, remove_batch_norm
 
         if any(isinstance(module, StoredWeight) for module in model.modules()):
             raise QuantizationError(
                 "Fuse a model before it is converted: its weights are integers."
             )
         fused = copy.deepcopy(model)
-        for layer_name, bn_name in conv_bn_pairs(fused, example_inputs):
+        for layer_name, bn_name in make_foldable(fused, example_inputs):
             bn = fused.get_submodule(bn_name)
             assert isinstance(bn, _BatchNorm)
             fold_batch_norm(fused.get_submodule(layer_name), bn)
-            fused.set_submodule(bn_name, nn.Identity())
+            remove_batch_norm(fused, bn_name)
         return fused

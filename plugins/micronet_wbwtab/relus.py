@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 
 from torch import Tensor, nn
 
-from micronet.graph import TracingError, execution_order, trace
+from micronet.graph import execution_order, follow
 from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization import weighted_layers
 from micronet_wbwtab.fake_quantizers import BinaryActivation
@@ -18,17 +17,16 @@ _RELUS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.SiLU)
 def replace_relus(model: nn.Module, example_inputs: tuple[Tensor, ...], *, last: bool) -> nn.Module:
     """The model with signs for the ReLUs that run between its first and its last weighted layer.
 
-    Functional relu counts where torch.fx can trace the model and its inputs are known.
+    Functional relu counts where the model can be followed and its inputs are known.
 
     Args:
-        model: A float model, changed in place or returned as a traced one.
+        model: A float model, changed in place.
         example_inputs: What its forward takes; empty if unknown.
         last: Also those after the last weighted layer.
     """
     check_example_inputs(example_inputs)
     if example_inputs:
-        with contextlib.suppress(TracingError):  # modules can be replaced all the same
-            model = trace(model)
+        follow(model, example_inputs)
     order = execution_order(model, example_inputs)
     weighted = weighted_layers(model, example_inputs)
     if not weighted:

@@ -178,7 +178,7 @@ def test_buffers_and_constants_leave_neither_the_model_nor_its_state_changed():
 @pytest.mark.parametrize("function", [trace, conv_bn_pairs])
 def test_a_model_that_depends_on_values_is_refused_by_name(function):
     model = Net(lambda net, x: net.conv(x) if x.sum() > 0 else x).train()
-    with pytest.raises(TracingError, match="can't trace Net"):
+    with pytest.raises(TracingError, match="Net can't be followed"):
         function(model)
     assert model.training
 

@@ -1,0 +1,187 @@
+"""The same function before and after, by a forward pass of each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from micronet.errors import MicronetError, said_by
+from micronet.graph.leaf import Probe, probes_off
+from micronet.graph.modes import evaluating
+
+_TOLERANCE = 1e-3
+"""Of the largest output: far above what another order of additions makes of it."""
+_TOLERANCE_IN_DOUBLE = 1e-6
+_NOISE = 0.1
+"""Of an output's root mean square: what flipped roundings of a quantized model may add up to."""
+
+
+class ChangedFunctionError(MicronetError):
+    """A technique gave back a model that computes something else."""
+
+
+def check_same_function(
+    before: nn.Module,
+    after: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    what: str,
+    quantizers: Literal["off", "weights"] = "off",
+) -> None:
+    """Refuses a model that computes something else than the one that it was made of.
+
+    Both run on the example inputs in eval mode and with the same random numbers. Where float32 is
+    not enough to tell, copies run in float64; where quantizers are on and may round the other way,
+    what they add must be noise.
+
+    Args:
+        before: The model that was changed.
+        after: The result.
+        example_inputs: Positional arguments of the forward.
+        what: What was done, as the subject of a sentence.
+        quantizers: "off" for none of them, "weights" for those of weights alone.
+
+    Raises:
+        ChangedFunctionError: Their outputs differ; the message names the first layer that does.
+        MicronetError: The model fails on the example inputs.
+    """
+    with _as_in(quantizers, before, after):
+        expected = run(before, example_inputs)
+        if _distance(expected, run(after, example_inputs)) <= _TOLERANCE:
+            return
+        with _precisely(before, after) as (before_, after_):
+            inputs = _in_double(example_inputs)
+            expected = run(before_, inputs)
+            if _distance(expected, run(after_, inputs)) <= _TOLERANCE_IN_DOUBLE:
+                return
+            if _distance(expected, run(before_, inputs)) > _TOLERANCE_IN_DOUBLE:
+                return  # it never computes the same twice, so nothing can be said
+            difference = _distance(expected, run(after_, inputs))
+            layer = _first_difference(before_, after_, inputs)
+    if quantizers == "weights" and _noise(before, after, example_inputs) <= _NOISE:
+        return
+    where = f"; the first layer whose outputs differ is {layer!r}" if layer else ""
+    raise ChangedFunctionError(
+        f"{what} changed what {type(before).__name__} computes: its outputs differ by "
+        f"{difference:.2g} of the largest{where}. Please report this model; nothing was changed."
+    )
+
+
+def run(model: nn.Module, example_inputs: tuple[Any, ...]) -> Any:
+    """What a model gives in eval mode, always with the same random numbers.
+
+    Raises:
+        MicronetError: The model's code raises something.
+    """
+    inputs = tree_map_only(Tensor, torch.clone, example_inputs)  # it may work in place
+    try:
+        with torch.no_grad(), evaluating(model), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return model(*inputs)
+    except MicronetError:
+        raise
+    except Exception as error:
+        raise MicronetError(
+            f"{type(model).__name__} fails on the example inputs: {said_by(error)}."
+        ) from error
+
+
+@contextmanager
+def _as_in(quantizers: Literal["off", "weights"], *models: nn.Module) -> Iterator[None]:
+    with ExitStack() as stack:
+        for model in models:
+            weights = [
+                (probe, probe.mode)
+                for name, probe in model.named_modules()
+                if isinstance(probe, Probe) and name.endswith("weight_quantizer")
+            ]
+            stack.enter_context(probes_off(model))
+            for probe, mode in weights:
+                if quantizers == "weights":
+                    probe.mode = mode
+        yield
+
+
+@contextmanager
+def _precisely(*models: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
+    copies = tuple(copy.deepcopy(model).double() for model in models)
+    yield copies
+
+
+def _in_double(inputs: Any) -> Any:
+    return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, Tensor)]
+
+
+def _distance(expected: Any, found: Any) -> float:
+    """The largest difference over the largest number; inf where the outputs have other forms."""
+    pairs = list(zip(_tensors(expected), _tensors(found), strict=False))
+    if tree_flatten(expected)[1] != tree_flatten(found)[1] or len(pairs) != len(_tensors(expected)):
+        return float("inf")
+    return max((_difference(a, b) for a, b in pairs), default=0.0)
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if a.numel() == 0:
+        return 0.0
+    a, b = a.detach().double(), b.detach().double()
+    both = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
+    largest = a[a.isfinite()].abs().amax().clamp_min(1e-12) if a.isfinite().any() else 1.0
+    return float((both / largest).nan_to_num(nan=torch.inf).amax())
+
+
+def _noise(before: nn.Module, after: nn.Module, example_inputs: tuple[Any, ...]) -> float:
+    """With quantizers as they are: the root mean square of the difference over the outputs'."""
+    try:
+        expected, found = (_tensors(run(model, example_inputs)) for model in (before, after))
+    except MicronetError:  # they have seen no data yet
+        return float("inf")
+    return max(
+        (
+            float((a.double() - b.double()).norm() / a.double().norm().clamp_min(1e-12))
+            for a, b in zip(expected, found, strict=True)
+            if a.shape == b.shape
+        ),
+        default=float("inf"),
+    )
+
+
+def _first_difference(
+    before: nn.Module, after: nn.Module, example_inputs: tuple[Any, ...]
+) -> str | None:
+    """The first layer, in the order in which the second model runs, whose outputs differ."""
+    expected, found = (_outputs_of_layers(model, example_inputs) for model in (before, after))
+    for name, output in found.items():
+        if name in expected and _distance(expected[name], output) > _TOLERANCE_IN_DOUBLE:
+            return name
+    return None
+
+
+def _outputs_of_layers(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, Any]:
+    outputs: dict[str, Any] = {}
+
+    def note(name: str, output: Any) -> None:
+        outputs.setdefault(name, tree_map_only(Tensor, torch.clone, output))
+
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
+        for name, module in model.named_modules()
+        if not any(module.children()) or name.endswith("_quantizer")
+    ]
+    try:
+        run(model, example_inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs
