@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from micronet.errors import QuantizationError
 from micronet.graph.modes import evaluating
-from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
+from micronet.quantization.fake_quantizer import FakeQuantizer
+from micronet.quantization.observation import NotFiniteError
 
 
 def fake_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
@@ -62,9 +63,10 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     if count == 0:
         raise QuantizationError("Calibration got no batches.")
     for name, quantizer in quantizers.items():
-        quantizer.settle()
-        if isinstance(quantizer, AffineFakeQuantizer) and not quantizer.scale.isfinite().all():
-            raise QuantizationError(f"Calibration met NaN or Inf at {name!r}.")
+        try:
+            quantizer.settle()
+        except NotFiniteError as error:
+            raise QuantizationError(f"Calibration met NaN or Inf at {name!r}.") from error
 
 
 def freeze(model: nn.Module) -> None:

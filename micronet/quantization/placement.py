@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from micronet.errors import QuantizationError, listed
 from micronet.graph import TracingError, execution_order, propagate_shapes, trace
 from micronet.graph.example_inputs import check_example_inputs
-from micronet.quantization.fake_quantizer import FakeQuantizer
+from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
 from micronet.quantization.layers import (
     QUANTIZED,
     QuantizedLayer,
@@ -206,7 +206,15 @@ def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
 def _copy_of_float(model: nn.Module) -> nn.Module:
     if any(isinstance(module, QuantizedLayer) for module in model.modules()):
         raise QuantizationError("The model is quantized already.")
-    return copy.deepcopy(model)
+    copied = copy.deepcopy(model)
+    for name, layer in copied.named_modules():
+        if type(layer) in QUANTIZED and not _is_finite(weight_of(layer)):
+            raise QuantizationError(f"The weight of {name!r} holds NaN or Inf.")
+    return copied
+
+
+def _is_finite(weight: Tensor) -> bool:
+    return weight.is_meta or bool(weight.isfinite().all())
 
 
 def _refuse_none(layers: Sequence[Any]) -> None:

@@ -82,10 +82,16 @@ def test_not_a_number_from_inside_the_model_names_the_layer_behind(small_net, im
 
 
 def test_a_broken_weight_is_named(small_net, images, iao):
-    small_net.body.weight.data[0, 0, 0, 0] = torch.nan
     prepared = iao().prepare(small_net, (images,))
+    prepared.body.weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(QuantizationError, match=r"'body\."):
         iao().calibrate(prepared, [images])
+
+
+def test_a_weight_that_is_broken_before_is_named_by_prepare(small_net, images, iao):
+    small_net.body.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(QuantizationError, match="weight of 'body' holds NaN or Inf"):
+        iao().prepare(small_net, (images,))
 
 
 def test_no_batches_are_refused(small_net, images, iao):
