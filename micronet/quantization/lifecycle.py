@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from micronet.errors import QuantizationError
+from micronet.graph.batches import arguments, check_batches
 from micronet.graph.modes import evaluating
 from micronet.quantization.fake_quantizer import FakeQuantizer
 from micronet.quantization.observation import NotFiniteError
@@ -41,24 +42,28 @@ def in_mode(mode: Literal["quantize", "calibrate", "off"], model: nn.Module) -> 
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """Runs batches through the float model while its observers watch.
 
     Args:
         model: A prepared model; its weights and batch-norm statistics stay as they are.
-        batches: Inputs, batch first.
+        batches: Inputs, batch first, as `micronet.graph.batches.arguments` takes them: tensors,
+            tuples or dictionaries of several, or a data loader of images and labels.
 
     Raises:
-        QuantizationError: Nothing is quantized, there are no batches, or a tensor holds NaN or
-            Inf; the message names the first such layer.
+        QuantizationError: Nothing is quantized, there are no batches, it is not clear which parts
+            of a batch are inputs, or a tensor holds NaN or Inf; the message names the first such
+            layer.
     """
+    check_batches(batches)
     quantizers = dict(fake_quantizers(model))
     if not quantizers:
         raise QuantizationError("The model has no quantizers; prepare it before calibration.")
     count = 0
     with evaluating(model), in_mode("calibrate", model):
         for batch in batches:
-            model(batch)
+            args, kwargs = arguments(model, batch)
+            model(*args, **kwargs)
             count += 1
     if count == 0:
         raise QuantizationError("Calibration got no batches.")
