@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from micronet.errors import QuantizationError
 from micronet.graph.batches import arguments, check_batches
@@ -75,7 +77,13 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> None:
 
 
 def freeze(model: nn.Module) -> None:
-    """Fixes every grid and every batch norm's statistics, for the rest of the training."""
+    """Fixes every grid and every norm's running statistics, for the rest of the training.
+
+    Batch norms of all types count, synchronized ones and subclasses too, and instance norms.
+
+    Raises:
+        QuantizationError: A quantizer has seen no data yet.
+    """
     unready = [name for name, quantizer in fake_quantizers(model) if not quantizer.ready]
     if unready:
         raise QuantizationError(
@@ -89,32 +97,14 @@ def hold(model: nn.Module) -> None:
     for _, quantizer in fake_quantizers(model):
         quantizer.frozen = True
     for module in model.modules():
-        if type(module) in _FROZEN:
-            module.__class__ = _FROZEN[type(module)]
+        if isinstance(module, _NormBase):
             module.eval()
+            module.train = partial(_stay_in_eval_mode, module)  # type: ignore[method-assign, assignment]
 
 
-class FrozenBatchNorm(nn.Module):
-    """Mixin for a batch norm that stays in eval mode: fixed statistics, trainable affine part."""
+def _stay_in_eval_mode(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001
+    """Stands for `train` of a frozen norm: its affine part learns, its statistics do not.
 
-    def train(self, mode: bool = True) -> FrozenBatchNorm:  # noqa: ARG002
-        return super().train(mode=False)
-
-
-class FrozenBatchNorm1d(FrozenBatchNorm, nn.BatchNorm1d):
-    pass
-
-
-class FrozenBatchNorm2d(FrozenBatchNorm, nn.BatchNorm2d):
-    pass
-
-
-class FrozenBatchNorm3d(FrozenBatchNorm, nn.BatchNorm3d):
-    pass
-
-
-_FROZEN: dict[type[nn.Module], type[FrozenBatchNorm]] = {
-    nn.BatchNorm1d: FrozenBatchNorm1d,
-    nn.BatchNorm2d: FrozenBatchNorm2d,
-    nn.BatchNorm3d: FrozenBatchNorm3d,
-}
+    In the instance, not in a class: the norm's own type stays, whichever it is.
+    """
+    return module
