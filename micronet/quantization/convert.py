@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from micronet.graph.copying import copy_of
 from micronet.quantization import qdq
 from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
 from micronet.quantization.kernels import widened
@@ -59,7 +59,7 @@ def convert(model: nn.Module) -> nn.Module:
     Raises:
         QuantizationError: A quantizer has seen no data yet (when the result is run).
     """
-    converted = copy.deepcopy(model).eval()
+    converted = copy_of(model).eval()
     for _, layer in quantized_layers(converted):
         if isinstance(layer.weight_quantizer, FakeQuantizer):
             weight = weight_of(layer)

@@ -4,7 +4,6 @@ reads, right behind what produces it, so that all readers share it as they do in
 
 from __future__ import annotations
 
-import copy
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from micronet.errors import QuantizationError, listed
 from micronet.graph import TracingError, execution_order, propagate_shapes, trace
+from micronet.graph.copying import copy_of
 from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
 from micronet.quantization.layers import (
@@ -204,9 +204,9 @@ def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
 
 
 def _copy_of_float(model: nn.Module) -> nn.Module:
-    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
+    copied = copy_of(model)
+    if any(isinstance(module, QuantizedLayer) for module in copied.modules()):
         raise QuantizationError("The model is quantized already.")
-    copied = copy.deepcopy(model)
     for name, layer in copied.named_modules():
         if type(layer) in QUANTIZED and not _is_finite(weight_of(layer)):
             raise QuantizationError(f"The weight of {name!r} holds NaN or Inf.")
