@@ -22,6 +22,7 @@ from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
 from micronet.quantization.layers import (
     QUANTIZED,
     QuantizedLayer,
+    described_in_float,
     layers_left_in_float,
     quantize_layer,
 )
@@ -151,7 +152,7 @@ def place_quantizers(
     _refuse_none(layers)
     for layer in layers:
         quantize_layer(layer, weight(layer), activation() if layer_inputs else None)
-    _warn_of_float(layers_left_in_float(prepared))
+    _warn_of_float(prepared, layers_left_in_float(prepared))
     return prepared
 
 
@@ -193,7 +194,8 @@ def quantize_weighted_layers(
     for name in chosen:
         layer = prepared.get_submodule(name)
         quantize_layer(layer, weight(layer), activation() if activation else None)
-    _warn_of_float([name for name in layers_left_in_float(prepared) if name not in names])
+    left = [name for name in layers_left_in_float(prepared) if name not in names]
+    _warn_of_float(prepared, left)
     return prepared
 
 
@@ -223,12 +225,11 @@ def _refuse_none(layers: Sequence[Any]) -> None:
         raise QuantizationError(f"The model has no layer that can be quantized: {kinds}.")
 
 
-def _warn_of_float(names: list[str]) -> None:
+def _warn_of_float(prepared: nn.Module, names: list[str]) -> None:
     if names:
+        shown = [described_in_float(prepared, name) for name in names[:_NAMED]]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        warnings.warn(
-            f"Weights stay in float in {listed(map(repr, names[:_NAMED]))}{more}.", stacklevel=4
-        )
+        warnings.warn(f"Weights stay in float in {listed(shown)}{more}.", stacklevel=4)
 
 
 def _called_layers(traced: fx.GraphModule) -> list[nn.Module]:
