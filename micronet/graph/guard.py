@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from micronet.errors import MicronetError, said_by
+from micronet.graph.copying import copy_of
 from micronet.graph.leaf import Probe, probes_off
 from micronet.graph.modes import evaluating
 
@@ -110,7 +111,9 @@ def _as_in(quantizers: Literal["off", "weights"], *models: nn.Module) -> Iterato
 
 @contextmanager
 def _precisely(*models: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
-    copies = tuple(copy.deepcopy(model).double() for model in models)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its author was told when the copy was made
+        copies = tuple(copy_of(model).double() for model in models)
     yield copies
 
 

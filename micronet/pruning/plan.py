@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from micronet.errors import PruningError
+from micronet.graph.copying import copy_of
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     Raises:
         PruningError: The plan is for another model.
     """
-    pruned = copy.deepcopy(model)
+    pruned = copy_of(model)
     done: dict[int, Any] = {}
     for name, kept in plan.layers.items():
         try:

@@ -24,7 +24,14 @@ from micronet.quantization.lifecycle import (
     in_mode,
     is_ready,
 )
-from micronet.quantization.observation import ObserverModule, RangeObserver, extremes, share
+from micronet.quantization.observation import (
+    NotFiniteError,
+    ObserverModule,
+    RangeObserver,
+    check_finite,
+    extremes,
+    share,
+)
 from micronet.quantization.placement import (
     place_quantizers,
     quantize_weighted_layers,
@@ -36,6 +43,7 @@ __all__ = [
     "AffineFakeQuantizer",
     "FakeQuantizer",
     "Grid",
+    "NotFiniteError",
     "ObserverModule",
     "QuantizedLayer",
     "QuantizedTensor",
@@ -43,6 +51,7 @@ __all__ = [
     "StoredWeight",
     "along",
     "calibrate",
+    "check_finite",
     "code_dtype",
     "convert",
     "extremes",

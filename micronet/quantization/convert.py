@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from micronet.graph.copying import copy_of
 from micronet.quantization import qdq
 from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
+from micronet.quantization.kernels import widened
 from micronet.quantization.layers import quantized_layers
 from micronet.quantization.observation import ShapedByData
 from micronet.quantization.quantized_tensor import QuantizedTensor
@@ -21,8 +23,10 @@ class StoredWeight(ShapedByData):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, tensor: QuantizedTensor) -> None:
+    def __init__(self, tensor: QuantizedTensor, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.dtype = dtype
+        """Of the weight that it gives; scales stay float32."""
         self.store(tensor)
 
     def store(self, tensor: QuantizedTensor) -> None:
@@ -39,8 +43,13 @@ class StoredWeight(ShapedByData):
 
     def forward(self, _weight: None) -> Tensor:
         if torch.onnx.is_in_onnx_export():
-            return qdq.dequantize(self.tensor)
-        return self.tensor.dequantize()
+            return qdq.dequantize(self.tensor).to(self.dtype)
+        return self.tensor.dequantize(self.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StoredWeight:
+        super()._apply(fn, recurse)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return self
 
 
 @torch.no_grad()
@@ -50,10 +59,11 @@ def convert(model: nn.Module) -> nn.Module:
     Raises:
         QuantizationError: A quantizer has seen no data yet (when the result is run).
     """
-    converted = copy.deepcopy(model).eval()
+    converted = copy_of(model).eval()
     for _, layer in quantized_layers(converted):
         if isinstance(layer.weight_quantizer, FakeQuantizer):
-            tensor = layer.weight_quantizer.quantize(weight_of(layer))
-            layer.weight_quantizer = StoredWeight(tensor)
+            weight = weight_of(layer)
+            tensor = layer.weight_quantizer.quantize(widened(weight))
+            layer.weight_quantizer = StoredWeight(tensor, weight.dtype)
             layer.register_parameter("weight", None)
     return converted

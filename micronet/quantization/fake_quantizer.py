@@ -4,6 +4,7 @@ gradient, so that training sees what the engine will compute.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -14,7 +15,13 @@ from micronet.errors import QuantizationError
 from micronet.graph.leaf import Probe
 from micronet.quantization import kernels, qdq
 from micronet.quantization.grid import Grid
-from micronet.quantization.observation import ObserverModule, ShapedByData
+from micronet.quantization.observation import (
+    NotFiniteError,
+    ObserverModule,
+    RangeObserver,
+    ShapedByData,
+    check_finite,
+)
 from micronet.quantization.quantized_tensor import QuantizedTensor, code_dtype
 
 
@@ -38,20 +45,30 @@ class FakeQuantizer(ShapedByData, Probe, ABC):
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "off":
             return x
-        if self.mode == "calibrate":
-            self.watch(x.detach())
-            return x
-        if self.training and not self.frozen:
-            self.observe(x.detach())
-        return self.fake_quantize(x)
+        try:
+            if self.mode == "calibrate":
+                self.watch(x.detach())
+                return x
+            if self.training and not self.frozen:
+                self.observe(x.detach())
+        except NotFiniteError as error:
+            raise QuantizationError(
+                f"NaN or Inf at {_place_of(self)}: the data, the weights before it or the learning "
+                f"rate are to blame. What was observed before is unchanged."
+            ) from error
+        return self.rounded(x)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """`x` as `fake_quantize` rounds it, same dtype: 16-bit types are rounded in float32."""
+        return self.fake_quantize(kernels.widened(x)).to(x.dtype)
 
     @abstractmethod
     def fake_quantize(self, x: Tensor) -> Tensor:
-        """`x` rounded to the grid, float32, same shape; differentiable."""
+        """`x`, float32 or float64, rounded to the grid; same shape and dtype, differentiable."""
 
     @abstractmethod
     def quantize(self, x: Tensor) -> QuantizedTensor:
-        """`x` as integers; dequantized they equal what `fake_quantize` gives."""
+        """`x`, float32 or float64, as integers; dequantized they are what `fake_quantize` gives."""
 
     def rescale(self, factor: Tensor) -> None:
         """Makes this the quantizer of `factor * x`, with the codes that `x` had.
@@ -64,7 +81,11 @@ class FakeQuantizer(ShapedByData, Probe, ABC):
         raise NotImplementedError(f"{type(self).__name__} does not quantize weights")
 
     def observe(self, x: Tensor) -> None:
-        """Lets the grid follow the data; by default it does not."""
+        """Lets the grid follow the data, of any floating-point type; by default it does not.
+
+        Raises:
+            NotFiniteError: The data hold NaN or Inf; the grid stays as it was.
+        """
 
     def watch(self, x: Tensor) -> None:
         """As `observe`, but the grid need not follow before `settle`: calibration does not round,
@@ -111,18 +132,20 @@ class AffineFakeQuantizer(FakeQuantizer):
         self.whole = whole
         self.observer: ObserverModule | None = observer
         observer.synchronized = not whole
-        self.register_buffer("scale", torch.tensor(0.0))
+        self.register_buffer("scale", torch.tensor(0.0, dtype=torch.float32))
         self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
-        self._ready = False
+        self._known = False
         self._unsettled = False
 
     @property
     def ready(self) -> bool:
-        return self._ready
+        return bool((self.scale > 0).all())
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         self.settle()
-        if not self._ready:
+        # Asked of the buffers, which others may fill, but no more once it is so.
+        self._known = self._known or self.ready
+        if not self._known:
             raise QuantizationError(
                 "A quantizer has seen no data, so its scale is not known. Train or calibrate the "
                 "prepared model first."
@@ -153,7 +176,7 @@ class AffineFakeQuantizer(FakeQuantizer):
             if self._unsettled:  # and seen: weights stay during a calibration
                 return
             self.observer.restart()
-        self.observer(x)
+        self.observer(x.float())
         self._unsettled = True
 
     @torch.no_grad()
@@ -162,9 +185,11 @@ class AffineFakeQuantizer(FakeQuantizer):
             return
         self._unsettled = False
         scale, zero_point = self.grid.scale_and_zero_point(*self.observer.range())
+        if not (isinstance(self.observer, RangeObserver) or torch.compiler.is_compiling()):
+            check_finite(scale, scale)
         # New tensors: where a module runs twice in a step, the first one's gradient needs its own.
         self.scale, self.zero_point = scale, zero_point
-        self._ready = True
+        self._known = True
 
     @torch.no_grad()
     def quantize(self, x: Tensor) -> QuantizedTensor:
@@ -193,11 +218,28 @@ class AffineFakeQuantizer(FakeQuantizer):
 
     def extra_repr(self) -> str:
         symmetry = "symmetric" if self.grid.symmetric else "asymmetric"
-        return f"bits={self.bits}, {symmetry}, axis={self.axis}, ready={self._ready}"
+        return f"bits={self.bits}, {symmetry}, axis={self.axis}, ready={self.ready}"
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._ready = bool((self.scale > 0).all())
+        self._known = self.ready
+
+
+def _place_of(module: nn.Module) -> str:
+    """A module's name in the outermost model that is being called, quoted.
+
+    Modules don't know their names, which change with the model around them. An error looks for it
+    among the calls that led to it, so that no other call pays for it.
+    """
+    place = f"the {type(module).__name__}"
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, nn.Module):
+            names = (name for name, child in caller.named_modules() if name and child is module)
+            place = next((repr(name) for name in names), place)
+        frame = frame.f_back
+    return place
 
 
 def weight_of(layer: nn.Module) -> Tensor:

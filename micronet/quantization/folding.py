@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
-from micronet.quantization.kernels import along
+from micronet.quantization.kernels import along, widened
 from micronet.quantization.layers import output_axis
 
 
@@ -23,17 +23,18 @@ def fold_batch_norm(layer: nn.Module, bn: _BatchNorm) -> None:
     assert bn.running_var is not None
     gamma = bn.weight if bn.weight is not None else torch.ones_like(bn.running_var)
     beta = bn.bias if bn.bias is not None else torch.zeros_like(bn.running_mean)
-    factor = gamma * torch.rsqrt(bn.running_var + bn.eps)
-    weight = weight_of(layer)
-    learns = weight.requires_grad
+    factor = widened(gamma) * torch.rsqrt(widened(bn.running_var) + bn.eps)
+    own = weight_of(layer)
+    weight, learns = widened(own), own.requires_grad
     quantizer = getattr(layer, "weight_quantizer", None)
     if isinstance(quantizer, FakeQuantizer):
         weight = quantizer.quantize(weight).dequantize()
         quantizer.rescale(factor)
     weight = weight * along(output_axis(layer), weight, factor)
     bias = layer.bias if isinstance(layer.bias, torch.Tensor) else torch.zeros_like(factor)
-    layer.weight = nn.Parameter(weight, requires_grad=learns)
-    layer.bias = nn.Parameter(beta + (bias - bn.running_mean) * factor, requires_grad=learns)
+    bias = beta + (bias - bn.running_mean) * factor
+    layer.weight = nn.Parameter(weight.to(own.dtype), requires_grad=learns)
+    layer.bias = nn.Parameter(bias.to(own.dtype), requires_grad=learns)
 
 
 def remove_batch_norm(model: nn.Module, name: str) -> None:

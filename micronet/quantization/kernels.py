@@ -33,7 +33,7 @@ def fake_quantize(
     """`x` on the grid, same shape and dtype; differentiable in `x`.
 
     Args:
-        x: Real numbers.
+        x: Real numbers, float32 or float64.
         scale: float32, one, or one for each index of `axis`.
         zero_point: int32, shaped as `scale`.
         grid: The integers.
@@ -41,7 +41,7 @@ def fake_quantize(
         covered: The caller knows that no value of `x` lies beyond the grid: nothing is clamped,
             and the gradient is the identity.
     """
-    if x.is_cuda:
+    if x.is_cuda and x.dtype is torch.float32:
         return _fused(x, scale, zero_point, grid, axis)
     shift: Any = zero_point
     if grid.symmetric:
@@ -54,6 +54,11 @@ def fake_quantize(
     low, high = grid.quant_min - shift, grid.quant_max - shift
     result: Tensor = _StraightThrough.apply(x, scale, low, high, covered)
     return result
+
+
+def widened(x: Tensor) -> Tensor:
+    """`x` in a type that tells neighbouring codes apart: float32 for 16-bit types, else its own."""
+    return x if x.dtype is torch.float32 or x.dtype is torch.float64 else x.float()
 
 
 def along(axis: int, x: Tensor, per_channel: Tensor) -> Tensor:

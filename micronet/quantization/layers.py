@@ -124,11 +124,32 @@ def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
 def layers_left_in_float(model: nn.Module) -> list[str]:
     """Names of the modules that hold a weight matrix, kernel or table of their own in float.
 
-    A vector, such as one scale for each channel, is none, whichever way it is shaped.
+    A vector, such as one scale for each channel, is none, whichever way it is shaped. The model
+    itself has no name: what it holds is named by its parameters.
     """
+    names: list[str] = []
+    for name, module in model.named_modules():
+        tables = [] if isinstance(module, QuantizedLayer) else _tables(module)
+        names += [name] if name and tables else tables
+    return names
+
+
+def described_in_float(model: nn.Module, name: str) -> str:
+    """What `layers_left_in_float` names, for a sentence: with its type, which says why it is left.
+
+    A layer of a type in `QUANTIZED` is left because the model does not call it. In a graph such a
+    layer is a bare `Module` that holds its parameters.
+    """
+    if isinstance(getattr(model, name, None), nn.Parameter):
+        return f"the model's own {name!r}"
+    kind = type(model.get_submodule(name))
+    uncalled = kind is nn.Module or kind in QUANTIZED
+    return f"{name!r} ({'read, not called' if uncalled else kind.__name__})"
+
+
+def _tables(module: nn.Module) -> list[str]:
     return [
         name
-        for name, module in model.named_modules()
-        if not isinstance(module, QuantizedLayer)
-        and any(p.numel() > max(p.shape, default=1) for p in module.parameters(recurse=False))
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.numel() > max(parameter.shape, default=1)
     ]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from micronet.errors import QuantizationError
+from micronet.graph.batches import arguments, check_batches
 from micronet.graph.modes import evaluating
-from micronet.quantization.fake_quantizer import AffineFakeQuantizer, FakeQuantizer
+from micronet.quantization.fake_quantizer import FakeQuantizer
+from micronet.quantization.observation import NotFiniteError
 
 
 def fake_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
@@ -40,35 +44,46 @@ def in_mode(mode: Literal["quantize", "calibrate", "off"], model: nn.Module) -> 
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """Runs batches through the float model while its observers watch.
 
     Args:
         model: A prepared model; its weights and batch-norm statistics stay as they are.
-        batches: Inputs, batch first.
+        batches: Inputs, batch first, as `micronet.graph.batches.arguments` takes them: tensors,
+            tuples or dictionaries of several, or a data loader of images and labels.
 
     Raises:
-        QuantizationError: Nothing is quantized, there are no batches, or a tensor holds NaN or
-            Inf; the message names the first such layer.
+        QuantizationError: Nothing is quantized, there are no batches, it is not clear which parts
+            of a batch are inputs, or a tensor holds NaN or Inf; the message names the first such
+            layer.
     """
+    check_batches(batches)
     quantizers = dict(fake_quantizers(model))
     if not quantizers:
         raise QuantizationError("The model has no quantizers; prepare it before calibration.")
     count = 0
     with evaluating(model), in_mode("calibrate", model):
         for batch in batches:
-            model(batch)
+            args, kwargs = arguments(model, batch)
+            model(*args, **kwargs)
             count += 1
     if count == 0:
         raise QuantizationError("Calibration got no batches.")
     for name, quantizer in quantizers.items():
-        quantizer.settle()
-        if isinstance(quantizer, AffineFakeQuantizer) and not quantizer.scale.isfinite().all():
-            raise QuantizationError(f"Calibration met NaN or Inf at {name!r}.")
+        try:
+            quantizer.settle()
+        except NotFiniteError as error:
+            raise QuantizationError(f"Calibration met NaN or Inf at {name!r}.") from error
 
 
 def freeze(model: nn.Module) -> None:
-    """Fixes every grid and every batch norm's statistics, for the rest of the training."""
+    """Fixes every grid and every norm's running statistics, for the rest of the training.
+
+    Batch norms of all types count, synchronized ones and subclasses too, and instance norms.
+
+    Raises:
+        QuantizationError: A quantizer has seen no data yet.
+    """
     unready = [name for name, quantizer in fake_quantizers(model) if not quantizer.ready]
     if unready:
         raise QuantizationError(
@@ -82,32 +97,14 @@ def hold(model: nn.Module) -> None:
     for _, quantizer in fake_quantizers(model):
         quantizer.frozen = True
     for module in model.modules():
-        if type(module) in _FROZEN:
-            module.__class__ = _FROZEN[type(module)]
+        if isinstance(module, _NormBase):
             module.eval()
+            module.train = partial(_stay_in_eval_mode, module)  # type: ignore[method-assign, assignment]
 
 
-class FrozenBatchNorm(nn.Module):
-    """Mixin for a batch norm that stays in eval mode: fixed statistics, trainable affine part."""
+def _stay_in_eval_mode(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001
+    """Stands for `train` of a frozen norm: its affine part learns, its statistics do not.
 
-    def train(self, mode: bool = True) -> FrozenBatchNorm:  # noqa: ARG002
-        return super().train(mode=False)
-
-
-class FrozenBatchNorm1d(FrozenBatchNorm, nn.BatchNorm1d):
-    pass
-
-
-class FrozenBatchNorm2d(FrozenBatchNorm, nn.BatchNorm2d):
-    pass
-
-
-class FrozenBatchNorm3d(FrozenBatchNorm, nn.BatchNorm3d):
-    pass
-
-
-_FROZEN: dict[type[nn.Module], type[FrozenBatchNorm]] = {
-    nn.BatchNorm1d: FrozenBatchNorm1d,
-    nn.BatchNorm2d: FrozenBatchNorm2d,
-    nn.BatchNorm3d: FrozenBatchNorm3d,
-}
+    In the instance, not in a class: the norm's own type stays, whichever it is.
+    """
+    return module

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed, nn
 
+from micronet.errors import QuantizationError
 from micronet.quantization.kernels import in_memory_order
+
+
+class NotFiniteError(QuantizationError):
+    """A tensor to observe holds NaN or Inf. Raise it before anything is stored.
+
+    The fake quantizer that called the observer, and its place in the model, go into the message.
+    """
 
 
 class ShapedByData(nn.Module):
     """A module whose buffers take their shapes from data, so loading may change them too.
 
-    A state_dict with nothing for it, such as the float model's, leaves it as it is.
+    A state_dict with nothing for it, such as the float model's, leaves it as it is. So does a
+    change of the model's dtype: `model.half()` moves no range and no scale to half precision.
     """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ShapedByData:
+        def keeping_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        result: ShapedByData = super()._apply(keeping_dtype, recurse)  # type: ignore[no-untyped-call]
+        return result
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
@@ -48,7 +66,11 @@ class ObserverModule(ShapedByData, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> None:
-        """Takes in one batch, a float tensor; gradients do not pass."""
+        """Takes in one batch, float32; gradients do not pass.
+
+        Raises:
+            NotFiniteError: The batch holds NaN or Inf; what was known before stays.
+        """
 
     @abstractmethod
     def range(self) -> tuple[Tensor, Tensor]:
@@ -70,8 +92,8 @@ class RangeObserver(ObserverModule):
 
     def __init__(self, axis: int | None = None) -> None:
         super().__init__(axis)
-        self.register_buffer("low", torch.tensor(torch.inf))
-        self.register_buffer("high", torch.tensor(-torch.inf))
+        self.register_buffer("low", torch.tensor(torch.inf, dtype=torch.float32))
+        self.register_buffer("high", torch.tensor(-torch.inf, dtype=torch.float32))
 
     @abstractmethod
     def update(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,12 +107,26 @@ class RangeObserver(ObserverModule):
     def forward(self, x: Tensor) -> None:
         if x.numel() == 0:
             return
-        low, high = share(*extremes(x, self.axis), enabled=self.synchronized)
-        low, high = self.update(low, high)
+        low, high = extremes(x, self.axis)
+        low, high = share(low.float(), high.float(), enabled=self.synchronized)
+        if self.training and (not low.is_cpu or torch.compiler.is_compiling()):
+            low, high = self._if_finite(low, high)
+        else:
+            check_finite(low, high)
+            low, high = self.update(low, high)
         if self.low.shape != low.shape:
             self.low, self.high = torch.empty_like(low), torch.empty_like(high)
         self.low.copy_(low)
         self.high.copy_(high)
+
+    def _if_finite(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """What `update` gives, or the range so far where the batch is not finite.
+
+        A GPU at work and a compiled graph can't be asked, as an error would have to.
+        """
+        finite = (high - low < torch.inf).all()
+        new_low, new_high = self.update(low, high)
+        return torch.where(finite, new_low, self.low), torch.where(finite, new_high, self.high)
 
     def range(self) -> tuple[Tensor, Tensor]:
         return self.low, self.high
@@ -111,9 +147,31 @@ def share(low: Tensor, high: Tensor, *, enabled: bool) -> tuple[Tensor, Tensor]:
     """
     if not (enabled and distributed.is_available() and distributed.is_initialized()):
         return low, high
-    both = torch.stack([-low, high])
+    # A maximum loses NaN on some ranks; each must know of the others' to stop with them.
+    both = torch.stack([-low, high]).nan_to_num_(torch.inf, torch.inf, -torch.inf)
     distributed.all_reduce(both, op=distributed.ReduceOp.MAX)
     return -both[0], both[1]
+
+
+def check_finite(low: Tensor, high: Tensor) -> None:
+    """Refuses the extremes of a tensor that holds NaN or Inf.
+
+    Args:
+        low: The smallest value, one or one for each channel.
+        high: The largest, shaped as `low`.
+
+    Raises:
+        NotFiniteError: It does.
+    """
+    if low.is_meta:
+        return
+    if low.dim() == 0:
+        finite = math.isfinite(low.item()) and math.isfinite(high.item())
+    else:  # one number tells, unless it overflows
+        total = (low + high).sum().item()
+        finite = math.isfinite(total) or bool((low.isfinite() & high.isfinite()).all())
+    if not finite:
+        raise NotFiniteError("A tensor holds NaN or Inf.")
 
 
 def extremes(x: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:

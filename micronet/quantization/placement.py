@@ -4,7 +4,6 @@ reads, right behind what produces it, so that all readers share it as they do in
 
 from __future__ import annotations
 
-import copy
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,13 @@ from torch import Tensor, fx, nn
 
 from micronet.errors import QuantizationError, listed
 from micronet.graph import check_same_function, execution_order, follow, graphs
+from micronet.graph.copying import copy_of
 from micronet.graph.example_inputs import check_example_inputs
-from micronet.quantization.fake_quantizer import FakeQuantizer
+from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
 from micronet.quantization.layers import (
     QUANTIZED,
     QuantizedLayer,
+    described_in_float,
     layers_left_in_float,
     quantize_layer,
 )
@@ -153,7 +154,7 @@ def place_quantizers(
     for layer in alone.values():
         quantize_layer(layer, weight(layer), activation())
     _warn_of_parts(reasons, list(alone), [name for name, _ in graphs(prepared)])
-    _warn_of_float(layers_left_in_float(prepared))
+    _warn_of_float(prepared, layers_left_in_float(prepared))
     check_same_function(model, prepared, example_inputs, what="Placing quantizers")
     return prepared
 
@@ -198,7 +199,8 @@ def quantize_weighted_layers(
         quantize_layer(layer, weight(layer), activation() if activation else None)
     if example_inputs:
         check_same_function(model, prepared, example_inputs, what="Placing quantizers")
-    _warn_of_float([name for name in layers_left_in_float(prepared) if name not in names])
+    left = [name for name in layers_left_in_float(prepared) if name not in names]
+    _warn_of_float(prepared, left)
     return prepared
 
 
@@ -209,9 +211,17 @@ def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
 
 
 def _copy_of_float(model: nn.Module) -> nn.Module:
-    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
+    copied = copy_of(model)
+    if any(isinstance(module, QuantizedLayer) for module in copied.modules()):
         raise QuantizationError("The model is quantized already.")
-    return copy.deepcopy(model)
+    for name, layer in copied.named_modules():
+        if type(layer) in QUANTIZED and not _is_finite(weight_of(layer)):
+            raise QuantizationError(f"The weight of {name!r} holds NaN or Inf.")
+    return copied
+
+
+def _is_finite(weight: Tensor) -> bool:
+    return weight.is_meta or bool(weight.isfinite().all())
 
 
 def _refuse_none(layers: Sequence[Any]) -> None:
@@ -220,9 +230,11 @@ def _refuse_none(layers: Sequence[Any]) -> None:
         raise QuantizationError(f"The model has no layer that can be quantized: {kinds}.")
 
 
-def _warn_of_float(names: list[str]) -> None:
+def _warn_of_float(prepared: nn.Module, names: list[str]) -> None:
     if names:
-        warnings.warn(f"Weights stay in float in {_named(names)}.", stacklevel=4)
+        shown = [described_in_float(prepared, name) for name in names[:_NAMED]]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        warnings.warn(f"Weights stay in float in {listed(shown)}{more}.", stacklevel=4)
 
 
 def _warn_of_parts(reasons: dict[str, str], alone: list[str], parts: list[str]) -> None:

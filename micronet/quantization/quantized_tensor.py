@@ -26,14 +26,15 @@ class QuantizedTensor:
     bits: float
     axis: int | None
 
-    def dequantize(self) -> Tensor:
-        """The real numbers, float32."""
-        scale, zero_point = self.scale, self.zero_point
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The real numbers in a floating-point type; 16-bit ones are rounded from float32."""
+        wide = torch.float64 if dtype is torch.float64 else torch.float32
+        scale, zero_point = self.scale.to(wide), self.zero_point
         if self.axis is not None:
             shape = [1] * self.codes.dim()
             shape[self.axis] = -1
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
-        return (self.codes.to(torch.float32) - zero_point) * scale
+        return ((self.codes.to(wide) - zero_point) * scale).to(dtype)
 
     def with_integer_zero_point(self) -> QuantizedTensor:
         """The same real numbers, on a grid that engines know.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import math
 from typing import TYPE_CHECKING, Literal
@@ -58,9 +57,12 @@ class ChannelPruner(Pruner):
         return None
 
     def prune(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> PruningResult:
+        from micronet.graph.copying import copy_of, has_plain_weights
         from micronet.pruning import apply_plan
         from micronet.pruning.removal import check_runs
 
+        if not has_plain_weights(model):  # and say so once, not for each copy
+            model = copy_of(model)
         large, inputs = _on_cpu(model, example_inputs)
         channels = self._followed(large, inputs)
         reasons = self._reasons(large, channels)
@@ -162,10 +164,11 @@ def _on_cpu(
     model: nn.Module, example_inputs: tuple[Tensor, ...]
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A copy to experiment with."""
+    from micronet.graph.copying import copy_of
     from micronet.graph.example_inputs import check_example_inputs
 
     check_example_inputs(example_inputs)
-    return copy.deepcopy(model).cpu(), tuple(tensor.cpu() for tensor in example_inputs)
+    return copy_of(model).cpu(), tuple(tensor.cpu() for tensor in example_inputs)
 
 
 def _more(group: Group, counts: dict[Group, int], misfit: Misfit) -> dict[Group, int]:

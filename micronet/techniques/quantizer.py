@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from micronet.techniques.scheme import Scheme
 
@@ -41,11 +41,18 @@ class Quantizer(ABC):
                 not traced, and what lies between its weighted layers stays in float.
         """
 
-    def calibrate(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+    def calibrate(self, model: nn.Module, batches: Iterable[Any]) -> None:
         """Lets the observers of a prepared model see data; weights stay as they are (PTQ).
 
+        Args:
+            model: A prepared model.
+            batches: Inputs, batch first: a tensor or NumPy array each, a tuple of them for a
+                model with several inputs, or a dictionary by the names that forward gives them. A
+                data loader's targets are left out where forward takes nothing beyond its inputs.
+
         Raises:
-            QuantizationError: A tensor holds NaN or Inf; the message names the layer.
+            QuantizationError: A tensor holds NaN or Inf; the message names the layer. Or it is
+                not clear which parts of a batch are inputs.
         """
         from micronet.quantization import calibrate
 

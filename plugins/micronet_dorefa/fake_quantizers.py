@@ -28,7 +28,7 @@ class DoReFaWeight(FakeQuantizer):
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
         self.levels = (1 << bits) - 1
-        self.register_buffer("scale", torch.tensor(2.0 / self.levels))
+        self.register_buffer("scale", torch.tensor(2.0 / self.levels, dtype=torch.float32))
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         if self.axis is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,14 +25,15 @@ class BatchNormFuser(Fuser):
         from torch.nn.modules.batchnorm import _BatchNorm
 
         from micronet.graph import make_foldable
+        from micronet.graph.copying import copy_of
         from micronet.quantization import StoredWeight
         from micronet.quantization.folding import fold_batch_norm, remove_batch_norm
 
-        if any(isinstance(module, StoredWeight) for module in model.modules()):
+        fused = copy_of(model)
+        if any(isinstance(module, StoredWeight) for module in fused.modules()):
             raise QuantizationError(
                 "Fuse a model before it is converted: its weights are integers."
             )
-        fused = copy.deepcopy(model)
         for layer_name, bn_name in make_foldable(fused, example_inputs):
             bn = fused.get_submodule(bn_name)
             assert isinstance(bn, _BatchNorm)

@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.errors import QuantizationError
 from micronet.graph import propagate_shapes
+from micronet.graph.batches import first_rows
 from micronet.graph.modes import evaluating
 from micronet.quantization import FakeQuantizer, in_mode, weight_of
 
@@ -73,7 +74,7 @@ class Group:
 
 
 @torch.no_grad()
-def equalize(model: nn.Module, batches: Sequence[Tensor]) -> None:
+def equalize(model: nn.Module, calls: Sequence[tuple[Any, ...]]) -> None:
     """Scales channels of a prepared model's weights, biases and batch norms, in place.
 
     Channels are scaled where all that reads them are layers and all in between keeps the scale:
@@ -81,7 +82,7 @@ def equalize(model: nn.Module, batches: Sequence[Tensor]) -> None:
 
     Args:
         model: Prepared and traced, not frozen.
-        batches: Inputs, batch first.
+        calls: Arguments of its forward, batch first.
 
     Raises:
         QuantizationError: torch.fx could not trace the model.
@@ -92,9 +93,9 @@ def equalize(model: nn.Module, batches: Sequence[Tensor]) -> None:
             f"{type(model).__name__}; leave the option away."
         )
     with evaluating(model), in_mode("off", model):
-        propagate_shapes(model, (batches[0][:2],))
+        propagate_shapes(model, first_rows(calls[0], 2))
         groups = list(_groups(model))
-        magnitudes = _largest_magnitudes(model, batches, groups)
+        magnitudes = _largest_magnitudes(model, calls, groups)
     for group in groups:
         seen = [magnitudes[tensor] for tensor in group.tensors if tensor in magnitudes]
         if seen:
@@ -131,7 +132,7 @@ def _input_magnitudes(layer: nn.Module) -> Tensor:
 
 
 def _largest_magnitudes(
-    model: nn.Module, batches: Iterable[Tensor], groups: Iterable[Group]
+    model: nn.Module, calls: Iterable[tuple[Any, ...]], groups: Iterable[Group]
 ) -> dict[FakeQuantizer, Tensor]:
     """For each of the groups' tensors, the largest magnitude of each channel."""
     largest: dict[FakeQuantizer, Tensor] = {}
@@ -144,8 +145,8 @@ def _largest_magnitudes(
     tensors = {tensor for group in groups for tensor in group.tensors}
     hooks = [tensor.register_forward_pre_hook(note) for tensor in tensors]
     try:
-        for batch in batches:
-            model(batch)
+        for inputs in calls:
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

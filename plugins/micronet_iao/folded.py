@@ -56,7 +56,7 @@ class FoldedWeightQuantizer(AffineFakeQuantizer):
         if self.training and self.batch_variance is not None:
             variance = self.batch_variance
         gamma = bn.weight.detach() if bn.weight is not None else torch.ones_like(bn.running_var)
-        factor = gamma * torch.rsqrt(variance + bn.eps)
+        factor = gamma.float() * torch.rsqrt(variance.float() + bn.eps)
         return torch.where(factor.abs() < _SMALLEST, _SMALLEST, factor)
 
     def watch(self, x: Tensor) -> None:
@@ -132,4 +132,4 @@ def observe_batch_variance(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None
     with in_mode("off", layer):
         output = layer.forward(*inputs)
     others = [dimension for dimension in range(output.dim()) if dimension != 1]
-    quantizer.batch_variance = output.var(others, correction=0)
+    quantizer.batch_variance = output.float().var(others, correction=0)

@@ -110,7 +110,7 @@ class IAO(Quantizer):
             self._fold_while_training(prepared, example_inputs)
         return prepared
 
-    def calibrate(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+    def calibrate(self, model: nn.Module, batches: Iterable[Any]) -> None:
         """Lets the observers see data; where options ask for it, weights and biases change too.
 
         With `equalize`, `rounding` or `bias_correction` all batches are held in memory.
@@ -118,6 +118,7 @@ class IAO(Quantizer):
         Raises:
             QuantizationError: A tensor holds NaN or Inf; or the model does not suit an option.
         """
+        from micronet.graph.batches import check_batches, positional
         from micronet_iao.equalization import equalize
         from micronet_iao.ranks import follow_first_rank
         from micronet_iao.reconstruction import reconstruct
@@ -127,13 +128,15 @@ class IAO(Quantizer):
             super().calibrate(model, batches)
             return
         _refuse_frozen(model)
+        check_batches(batches)
         batches = list(batches)
-        if self.equalize and batches:
-            equalize(model, batches)
+        calls = [positional(model, batch) for batch in batches]
+        if self.equalize and calls:
+            equalize(model, calls)
             follow_first_rank(model)
         super().calibrate(model, batches)
         if self.bias_correction or learned:
-            reconstruct(model, batches, learned=learned, bias_correction=self.bias_correction)
+            reconstruct(model, calls, learned=learned, bias_correction=self.bias_correction)
             follow_first_rank(model)
 
     def weight_quantizer(self, layer: nn.Module) -> FakeQuantizer:

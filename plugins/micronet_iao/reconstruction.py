@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from micronet.errors import QuantizationError
 from micronet.graph import conv_bn_pairs
+from micronet.graph.batches import batch_size, first_rows, joined
 from micronet.graph.modes import evaluating
 from micronet.quantization import (
     AffineFakeQuantizer,
@@ -40,13 +42,17 @@ IMAGES = 32
 
 @torch.no_grad()
 def reconstruct(
-    model: nn.Module, batches: Sequence[Tensor], *, learned: bool, bias_correction: bool
+    model: nn.Module,
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    learned: bool,
+    bias_correction: bool,
 ) -> None:
     """Changes the weights and biases of a calibrated model, in place.
 
     Args:
         model: Prepared and calibrated.
-        batches: Inputs, batch first.
+        calls: Arguments of its forward, batch first.
         learned: Learns the rounding: a weight becomes the real number of its learned code, which
             is at most 1 from the nearest one.
         bias_correction: Corrects layers that have a bias or a batch norm behind them.
@@ -54,9 +60,10 @@ def reconstruct(
     Raises:
         QuantizationError: A layer gets its inputs in another order than batch first.
     """
-    images = torch.cat([batch[: -(-IMAGES // len(batches))] for batch in batches])[:IMAGES]
+    share = -(-IMAGES // len(calls))
+    inputs = first_rows(joined([first_rows(call, share) for call in calls]), IMAGES)
     layers = dict(quantized_layers(model))
-    bns = _batch_norms(model, (images[:2],))
+    bns = _batch_norms(model, first_rows(inputs, 2))
     owners = Counter(id(weight_of(layer)) for layer in layers.values())
     corrections = [
         _Correction(
@@ -65,7 +72,7 @@ def reconstruct(
             bns.get(name),
             learned=learned and rounding.can_learn(layer) and owners[id(weight_of(layer))] == 1,
             bias_correction=bias_correction,
-            images=len(images),
+            images=batch_size(inputs),
         )
         for name, layer in layers.items()
     ]
@@ -78,7 +85,7 @@ def reconstruct(
     ]
     try:
         with evaluating(model), in_mode("off", model):
-            model(torch.cat([images, images]))
+            model(*joined([inputs, inputs]))
     finally:
         for hook in hooks:
             hook.remove()

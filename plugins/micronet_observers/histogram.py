@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, distributed
 
-from micronet.quantization import Grid, ObserverModule, share
+from micronet.quantization import Grid, ObserverModule, check_finite, share
 
 _COUNTED = 1 << 18
 """Values of a tensor that are counted, evenly spaced: counting takes 50 times longer than finding
@@ -23,7 +23,7 @@ def counted(x: Tensor, bins: int, low: Tensor, high: Tensor, *, enabled: bool) -
     if len(values) > _COUNTED:
         step = len(values) // _COUNTED | 1  # odd, so that it meets all columns of an image
         values = values[::step]
-    counts = torch.histc(values.float(), bins, float(low), float(high))
+    counts = torch.histc(values, bins, float(low), float(high))
     if enabled and distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(counts)
     return counts
@@ -47,9 +47,9 @@ class HistogramModule(ObserverModule):
     def __init__(self, axis: int | None = None, grid: Grid | None = None) -> None:
         super().__init__(axis)
         self.grid = grid or Grid(8, symmetric=False)
-        self.register_buffer("counts", torch.zeros(self.bins))
-        self.register_buffer("low", torch.tensor(torch.inf))
-        self.register_buffer("high", torch.tensor(-torch.inf))
+        self.register_buffer("counts", torch.zeros(self.bins, dtype=torch.float32))
+        self.register_buffer("low", torch.tensor(torch.inf, dtype=torch.float32))
+        self.register_buffer("high", torch.tensor(-torch.inf, dtype=torch.float32))
 
     @abstractmethod
     def best_range(self, counts: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,11 +61,13 @@ class HistogramModule(ObserverModule):
     def forward(self, x: Tensor) -> None:
         if x.numel() == 0:
             return
+        x = x.float()
         if self.axis is not None:
             ends = [self._range_of(channel) for channel in x.unbind(self.axis)]
             self.low, self.high = (torch.stack(side) for side in zip(*ends, strict=True))
             return
         low, high = share(*torch.aminmax(x), enabled=self.synchronized)
+        check_finite(low, high)
         low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
         if not torch.isfinite(high - low):
             self.low, self.high = low, high
@@ -95,6 +97,7 @@ class HistogramModule(ObserverModule):
 
     def _range_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = torch.aminmax(x)
+        check_finite(low, high)
         if low == high or not torch.isfinite(high - low):
             return low, high
         return self.best_range(counted(x, self.bins, low, high, enabled=False), low, high)

@@ -16,7 +16,7 @@ class MSEModule(HistogramModule):
 
     def best_range(self, counts: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         values = self.centers(low, high)
-        fractions = torch.arange(1, _CANDIDATES + 1, device=low.device) / _CANDIDATES
+        fractions = torch.arange(1, _CANDIDATES + 1).to(low) / _CANDIDATES
         scale, zero_point = self.grid.scale_and_zero_point(fractions * low, fractions * high)
         tried = values.expand(_CANDIDATES, -1)
         rounded = fake_quantize(tried, scale, zero_point, self.grid, axis=0)

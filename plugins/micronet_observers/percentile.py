@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from micronet.quantization import ObserverModule, share
+from micronet.quantization import ObserverModule, check_finite, share
 from micronet_observers.histogram import counted
 
 _BINS = 2048
@@ -30,13 +30,14 @@ class PercentileModule(ObserverModule):
         super().__init__(axis)
         self.percentile = percentile
         self.momentum = momentum
-        self.register_buffer("low", torch.tensor(torch.inf))
-        self.register_buffer("high", torch.tensor(-torch.inf))
+        self.register_buffer("low", torch.tensor(torch.inf, dtype=torch.float32))
+        self.register_buffer("high", torch.tensor(-torch.inf, dtype=torch.float32))
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> None:
         if x.numel() == 0:
             return
+        x = x.float()
         if self.axis is None:
             low, high = self._ends(x)
         else:
@@ -50,6 +51,7 @@ class PercentileModule(ObserverModule):
 
     def _ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = share(*torch.aminmax(x), enabled=self.synchronized)
+        check_finite(low, high)
         if not torch.isfinite(high - low) or low == high:
             return low, high
         counts = counted(x, _BINS, low, high, enabled=self.synchronized)

@@ -19,7 +19,7 @@ class _AlwaysRounding(FakeQuantizer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fake_quantize(x) if self.mode == "calibrate" else super().forward(x)
+        return self.rounded(x) if self.mode == "calibrate" else super().forward(x)
 
 
 class _FewValues(_AlwaysRounding):

@@ -4,7 +4,6 @@ Binary Convolutional Neural Networks"; Li et al. 2016, "Ternary Weight Networks"
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -53,12 +52,13 @@ class WbWtAb(Quantizer):
         return Scheme() if self.first_and_last == "int8" else None
 
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
+        from micronet.graph.copying import copy_of
         from micronet.quantization import quantize_weighted_layers, weighted_layers
         from micronet_wbwtab.ends import quantize_to_8_bits
         from micronet_wbwtab.relus import replace_relus
 
         skip = self.first_and_last != "quantized"
-        signed = copy.deepcopy(model)
+        signed = copy_of(model)
         if self.activations == "binary":
             signed = replace_relus(signed, example_inputs, last=not skip)
         prepared = quantize_weighted_layers(

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from micronet.errors import QuantizationError
 from micronet.quantization import fake_quantizers, is_ready
@@ -82,10 +84,16 @@ def test_not_a_number_from_inside_the_model_names_the_layer_behind(small_net, im
 
 
 def test_a_broken_weight_is_named(small_net, images, iao):
-    small_net.body.weight.data[0, 0, 0, 0] = torch.nan
     prepared = iao().prepare(small_net, (images,))
+    prepared.body.weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(QuantizationError, match=r"'body\."):
         iao().calibrate(prepared, [images])
+
+
+def test_a_weight_that_is_broken_before_is_named_by_prepare(small_net, images, iao):
+    small_net.body.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(QuantizationError, match="weight of 'body' holds NaN or Inf"):
+        iao().prepare(small_net, (images,))
 
 
 def test_no_batches_are_refused(small_net, images, iao):
@@ -120,3 +128,57 @@ def test_calibrating_again_in_batches_of_another_size_goes_on(small_net, images,
     once = copy.deepcopy(prepared.activation_quantizers.x.scale)
     iao().calibrate(prepared, [2 * images[:3], images[:1]])
     assert prepared.activation_quantizers.x.scale > once
+
+
+class TwoImages(nn.Module):
+    """Adds what two convolutions give; targets, where given, play no part."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, left, right, targets=None):
+        return self.last(self.left(left).relu() + self.right(right).relu()).mean((2, 3))
+
+
+REFINED = {"equalize": True, "rounding": "learned", "bias_correction": True}
+
+
+@pytest.mark.parametrize("options", [{}, REFINED], ids=["plain", "refined"])
+def test_several_inputs_come_in_a_tuple_or_by_their_names(images, iao, options):
+    quantizer, model = iao(**options), TwoImages()
+    found = []
+    for batch in ((images, 2 * images), {"right": 2 * images, "left": images}):
+        prepared = quantizer.prepare(model, (images[:2], images[:2]))
+        quantizer.calibrate(prepared, [batch, batch])
+        found.append(prepared.eval()(images, 2 * images))
+    assert torch.equal(*found)
+    expected = model(images, 2 * images)
+    assert (found[0] - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("options", [{}, REFINED], ids=["plain", "refined"])
+def test_a_data_loader_of_images_and_labels_is_taken_as_it_is(small_net, images, iao, options):
+    quantizer, labels = iao(**options), torch.arange(len(images))
+    loader = DataLoader(TensorDataset(images, labels), batch_size=4)
+    found = []
+    for batches in (loader, images.split(4), [images[:4].numpy(), images[4:].numpy()]):
+        prepared = quantizer.prepare(small_net, (images[:2],))
+        quantizer.calibrate(prepared, batches)
+        found.append(prepared.eval()(images))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_single_batch_in_the_place_of_batches_is_refused(small_net, images, iao):
+    for quantizer in (iao(), iao(**REFINED)):
+        prepared = quantizer.prepare(small_net, (images,))
+        with pytest.raises(QuantizationError, match=r"iterable of batches.*\[batch\]"):
+            quantizer.calibrate(prepared, images)
+
+
+def test_parts_that_may_be_inputs_or_targets_are_refused(images, iao):
+    prepared = iao().prepare(TwoImages(), (images, images))
+    with pytest.raises(QuantizationError, match=r"left, right and, if given, targets.*dictionary"):
+        iao().calibrate(prepared, [(images, images, torch.arange(8))])

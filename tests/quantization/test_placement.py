@@ -238,3 +238,52 @@ def test_inputs_that_are_no_tuple_are_refused_in_words(small_net, images, wrong,
         with pytest.raises(MicronetError, match="example_inputs must be a tuple of tensors, got"):
             use()
     assert not (tmp_path / "engine").exists()
+
+
+class Embedding(nn.Module):
+    """Has a table of its own, a layer with one, and a layer whose weight it reads uncalled."""
+
+    def __init__(self, *, inner=None):
+        super().__init__()
+        self.patches, self.inner = nn.Conv2d(3, 8, 4, 4), inner or nn.Identity()
+        self.words, self.read = nn.Embedding(4, 8), nn.Linear(8, 8)
+        self.pos_embed = nn.Parameter(torch.randn(1, 8, 4, 4))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.inner(self.patches(x)) + self.pos_embed
+        x = x.mean((2, 3)) + self.words.weight[0]
+        return self.head(x @ self.read.weight)
+
+
+@pytest.mark.parametrize("inputs", ["known", "unknown"])
+@pytest.mark.parametrize("name", ["iao", "dorefa"])
+def test_weights_that_stay_in_float_are_named_with_what_they_are(images, inputs, name):
+    with pytest.warns(UserWarning, match="Weights stay in float") as caught:
+        registry.create("quantizer", name).prepare(
+            Embedding(), (images,) if inputs == "known" else ()
+        )
+    said = [str(w.message) for w in caught if "stay in float" in str(w.message)]
+    said_of_a_graph = name == "iao" and inputs == "known"
+    assert len(said) == 1
+    assert "the model's own 'pos_embed'" in said[0]
+    assert f"'words' ({'read, not called' if said_of_a_graph else 'Embedding'})" in said[0]
+    assert "''" not in said[0]
+
+
+def test_a_layer_that_is_not_called_is_named_as_such(images, iao):
+    with pytest.warns(UserWarning, match=r"'read' \(read, not called\)"):
+        iao().prepare(Embedding(), (images,))
+
+
+def test_a_table_of_an_inner_module_is_named_by_the_module(images, iao):
+    class Scaling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(1, 8, 4, 4))
+
+        def forward(self, x):
+            return x * self.table
+
+    with pytest.warns(UserWarning, match="the model's own 'pos_embed', 'inner'"):
+        iao().prepare(Embedding(inner=Scaling()), (images,))

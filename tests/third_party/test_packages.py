@@ -138,3 +138,25 @@ def test_a_removed_one_is_told_with_the_line_that_brings_it_back(make_environmen
     done = alone.micronet("validate", "third.yaml")
     assert done.returncode == 2
     assert "installed: not at all; pip install 'micronet-lsq>=0.2'" in done.stderr
+
+
+def test_their_quantizer_trains_in_mixed_precision_and_names_a_bad_batch(environment):
+    code = (
+        "import torch\n"
+        "from micronet.errors import QuantizationError\n"
+        "from micronet.registry import create\n"
+        "images = torch.randn(4, 3, 16, 16)\n"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())\n"
+        "prepared = create('quantizer', 'lsq').prepare(net, (images,)).train()\n"
+        "try:\n"
+        "    prepared(images * torch.inf)\n"
+        "except QuantizationError as error:\n"
+        "    print('activation_quantizers' in str(error))\n"
+        "with torch.autocast('cpu', torch.bfloat16):\n"
+        "    outputs = prepared(images)\n"
+        "outputs.float().sum().backward()\n"
+        "print(outputs.dtype, all(p.grad.isfinite().all() for p in prepared.parameters()))\n"
+        "print(prepared.half()(images.half()).dtype)"
+    )
+    done = environment.run(["-c", code])
+    assert done.stdout.split() == ["True", "torch.bfloat16", "True", "torch.float16"]

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, distributed, nn
 
 from micronet.errors import QuantizationError
-from micronet.quantization import FakeQuantizer, Grid, QuantizedTensor, code_dtype, qdq
+from micronet.quantization import (
+    FakeQuantizer,
+    Grid,
+    QuantizedTensor,
+    check_finite,
+    code_dtype,
+    qdq,
+)
 
 
 class LearnedStep(FakeQuantizer):
@@ -25,7 +32,7 @@ class LearnedStep(FakeQuantizer):
     def __init__(self, grid: Grid, positive: Grid | None = None) -> None:
         super().__init__(grid.bits)
         self.signed, self.positive = grid, positive or grid
-        self.step = nn.Parameter(torch.tensor(0.0))
+        self.step = nn.Parameter(torch.tensor(0.0, dtype=torch.float32))
         self.register_buffer("negative", torch.tensor(True))
         self.grid = grid
 
@@ -38,21 +45,23 @@ class LearnedStep(FakeQuantizer):
         """Sets the step once: 2 mean |x| / sqrt(largest code), over the batches of all ranks."""
         if x.numel() == 0 or bool((self.step != 0).all()):
             return
+        x = x.float()
         mean, negative = x.abs().mean(), (x < 0).any()
         if self.positive is not self.signed and distributed.is_initialized():
             both = torch.stack([mean / distributed.get_world_size(), negative.to(mean)])
             distributed.all_reduce(both)
             mean, negative = both[0], both[1] > 0
+        check_finite(mean, mean)
         self.negative.copy_(negative)
         self._choose_grid()
         step = 2 * mean / self.grid.quant_max**0.5
         self.step.copy_(torch.where(mean == 0, torch.ones_like(step), step))
 
     def fake_quantize(self, x: Tensor) -> Tensor:
-        grid = self.grid
         if torch.onnx.is_in_onnx_export():
             zero_point = torch.zeros_like(self.step, dtype=torch.int32)
-            return qdq.quantize_dequantize(x, self.step.detach(), zero_point, grid, self.axis)
+            return qdq.quantize_dequantize(x, self.step.detach(), zero_point, self.grid, self.axis)
+        grid = self._choose_grid()
         if not self.ready:
             raise QuantizationError(
                 "A step size is not known, or no number any more. Train or calibrate the prepared "
@@ -90,8 +99,10 @@ class LearnedStep(FakeQuantizer):
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._choose_grid()
 
-    def _choose_grid(self) -> None:
+    def _choose_grid(self) -> Grid:
+        """That of what was observed, by the buffer, which others may fill too."""
         self.grid = self.signed if bool(self.negative) else self.positive
+        return self.grid
 
 
 class _Round(torch.autograd.Function):
