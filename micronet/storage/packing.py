@@ -116,7 +116,9 @@ def read_packed(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any] | N
     return tensors, content["structure"]
 
 
-def fill_packed(structure: nn.Module, tensors: Mapping[str, Tensor], origin: Path | str) -> nn.Module:
+def fill_packed(
+    structure: nn.Module, tensors: Mapping[str, Tensor], origin: Path | str
+) -> nn.Module:
     """The inference form of `structure` with the tensors of a packed file.
 
     Args:

@@ -105,10 +105,7 @@ class Miswritten(DeployBackend):
 
     layer: str
 
-    def available(self):
-        return None
-
-    def export(self, model, example_inputs, directory, *, dynamic=("batch",)):
+    def write(self, model, example_inputs, directory, *, dynamic):
         good = create("deploy_backend", "onnxruntime")
         artifact = good.export(model, example_inputs, directory, dynamic=dynamic)
         file = onnx.load(artifact.path)
@@ -120,7 +117,7 @@ class Miswritten(DeployBackend):
         onnx.save(file, artifact.path)
         return artifact
 
-    def load(self, artifact, *, threads=None):
+    def start(self, artifact, *, threads):
         return create("deploy_backend", "onnxruntime").load(artifact, threads=1)
 
 
