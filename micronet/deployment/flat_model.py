@@ -110,6 +110,19 @@ class FlatModel:
             structure.with_leaves(self.outputs, iter(outputs)),
         )
 
+    @property
+    def hint(self) -> str:
+        """What to hear where an export fails: which inputs were taken for a batch of one."""
+        names = _names(self.inputs, self.outputs)
+        pairs = zip(names, structure.leaves(self.inputs), self.free, strict=False)
+        single = [name for name, tensor, free in pairs if 0 in free and len(tensor) == 1]
+        if len(single) < 2:  # noqa: PLR2004 (the first one is the batch)
+            return ""
+        return (
+            f" {listed(map(repr, single))} were taken for batches of one image; if some are none, "
+            f"export with a batch of two or more."
+        )
+
     def following_sizes(self) -> Any:
         """A context to export it in: layers that can follow the images' sizes do."""
         return AnySize() if set(_SIZES) & set().union(*map(_values, self.free)) else nullcontext()
@@ -161,7 +174,7 @@ def signature_of(
         DeployError: As `flatten`; or torch.export can't take the model.
     """
     flat = flatten(model, example_inputs, dynamic=dynamic)
-    with exporting(model), flat.following_sizes():
+    with exporting(model, flat.hint), flat.following_sizes():
         program = torch.export.export(
             flat.module, flat.example, dynamic_shapes=flat.dynamic_shapes, strict=False
         )
@@ -180,8 +193,13 @@ def example_arrays(
 
 
 @contextmanager
-def exporting(model: nn.Module) -> Iterator[None]:
-    """Says in one sentence why a model can't be exported, and keeps the exporter's own reports."""
+def exporting(model: nn.Module, hint: str = "") -> Iterator[None]:
+    """Says in one sentence why a model can't be exported, and keeps the exporter's own reports.
+
+    Args:
+        model: It.
+        hint: Another sentence, on what may be the cause.
+    """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -194,11 +212,9 @@ def exporting(model: nn.Module) -> Iterator[None]:
         reason = _root(error)
         if isinstance(reason, MicronetError):
             raise reason from error
-        lines = _COLOURS.sub("", str(reason)).strip().splitlines()
-        raise DeployError(
-            f"{type(model).__name__} can't be exported: "
-            f"{lines[0] if lines else type(reason).__name__}"
-        ) from error
+        lines = _COLOURS.sub("", str(reason)).strip().splitlines() or [type(reason).__name__]
+        told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        raise DeployError(f"{type(model).__name__} can't be exported: {told}{hint}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

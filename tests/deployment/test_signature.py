@@ -104,10 +104,11 @@ def runner(backend, deployed):
     return backend.load(str(deployed.directory))
 
 
-@pytest.mark.parametrize("size", [(1, 8, 8), (3, 12, 10), (3, 12, 10), (3, 12, 10), (2, 7, 9)])
+@pytest.mark.parametrize("size", [(1, 8, 8), (3, 12, 10), (2, 7, 9)])
 def test_it_takes_and_gives_what_the_model_does_at_any_size(runner, size):
     inputs = everything(*size)
-    same(runner(*as_numpy(inputs)), Everything().eval()(*inputs))
+    for _ in range(3):  # an engine may have another graph for shapes that come again
+        same(runner(*as_numpy(inputs)), Everything().eval()(*inputs))
 
 
 def test_the_card_names_every_tensor_and_its_free_dimensions(deployed):
@@ -185,7 +186,7 @@ def test_what_is_quantized_has_all_its_outputs_too(backend, tmp_path):
         (lambda i, m, c: (i, m), r"The model takes 3 inputs \(image: float32 .*\), got 2\."),
         (
             lambda i, m, c: (i.astype(np.float64), m, c),
-            r"Input 'image' must be float32 \[batch, 3, height, width\], got float64 \[2, 3, 8, 8\]",
+            r"Input 'image' must be float32 \[batch, 3, height, width\], got float64 \[2, 3, 8,",
         ),
         (lambda i, m, c: (i[0], m, c), r"Input 'image' must be .*, got float32 \[3, 8, 8\]\."),
         (lambda i, m, c: (i[:, :2], m, c), r"Input 'image' must be .*, got .* \[2, 2, 8, 8\]\."),
@@ -239,7 +240,8 @@ class Anchored(nn.Module):
 
 def test_a_table_of_one_row_that_is_no_batch_is_refused_with_the_remedy(tmp_path):
     path = tmp_path / "m.onnx"
-    with pytest.raises(DeployError, match="'table' has 1 where the others have a batch of 1|Anch"):
+    remedy = "'image', 'table' were taken for batches of one image; .*a batch of two or more"
+    with pytest.raises(DeployError, match=rf"Anchored can't be exported: .*{remedy}"):
         export_onnx(Anchored(), (tensor(1, 3, 8, 8), tensor(1, 2)), path)
     export_onnx(Anchored(), (tensor(2, 3, 8, 8), tensor(1, 2)), path)
 
