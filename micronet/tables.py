@@ -56,4 +56,4 @@ def _table(cells: Cells, *, close: bool = False, wrap: bool = False) -> Table:
 
 
 def _width(cells: Cells, *, close: bool = False) -> int:
-    return Console(width=10_000).measure(_table(cells, close=close)).maximum
+    return Console(width=10_000, markup=False).measure(_table(cells, close=close)).maximum

@@ -94,3 +94,8 @@ def test_words_go_on_in_the_next_line_of_a_narrow_terminal(terminal):
     lines = terminal(40, lambda: print_table(["Name", "Summary"], [["iao", summary]])).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 40
     assert set(summary.split()) <= set(" ".join(lines).split())
+
+
+def test_a_cell_in_brackets_is_as_wide_as_it_looks(capsys):
+    print_table(["Shape"], [["[batch, 3, 8, 8]"]])
+    assert "[batch, 3, 8, 8]" in capsys.readouterr().out

@@ -5,14 +5,13 @@ import shutil
 from pathlib import Path
 
 import attrs
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import fx, nn
 
 from micronet.hookspecs import hookimpl
 from micronet.options import option
-from micronet.techniques import Artifact, DeployBackend, Runner, Technique
+from micronet.structure import Nest
+from micronet.techniques import Artifact, DeployBackend, Runner, Signature, Technique, TensorSpec
 
 REMARK = "Nothing here is faster than torch."
 
@@ -37,33 +36,43 @@ class TorchEngine(DeployBackend):
 
     spoils: str = option("", doc="The operation whose channel 0 comes out upside down.")
 
-    def available(self) -> None:
-        return None
-
-    def export(self, model, example_inputs, directory, *, dynamic=("batch",)) -> Artifact:
+    def write(self, model, example_inputs, directory, *, dynamic) -> Artifact:
         directory.mkdir(exist_ok=True)
+        signature = _signature(model, *example_inputs, dynamic)
         model = copy.deepcopy(model)
         if self.spoils and isinstance(model, fx.GraphModule):
             _spoil(model, self.spoils)
         torch.save(model, directory / "model.pt")
-        shape = tuple(example_inputs[0].shape)
-        artifact = Artifact(
-            directory, "torch_engine", "model.pt", shape, "torch", remarks=(REMARK,)
+        return Artifact(
+            directory, "torch_engine", "model.pt", signature, "torch", remarks=(REMARK,)
         )
-        artifact.write_card()
-        return artifact
 
-    def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
-        return TorchRunner(torch.load(artifact.path, weights_only=False))
+    def start(self, artifact: Artifact, *, threads: int | None) -> Runner:
+        return TorchRunner(artifact.signature, torch.load(artifact.path, weights_only=False))
 
 
-@attrs.frozen
 class TorchRunner(Runner):
-    module: nn.Module
+    def __init__(self, signature: Signature, module: nn.Module) -> None:
+        super().__init__(signature)
+        self.module = module
 
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, inputs):
         with torch.no_grad():
-            return self.module(torch.from_numpy(batch)).numpy()
+            return [self.module(torch.from_numpy(inputs["input"])).numpy()]
+
+
+def _signature(model: nn.Module, images: torch.Tensor, dynamic: tuple[str, ...]) -> Signature:
+    """That of a model of one input and one output; an export would tell it too, in a second."""
+    places = {"batch": 0, "height": 2, "width": 3}
+    shape = list(images.shape)
+    for name in dynamic:
+        shape[places[name]] = name
+    with torch.no_grad():
+        outputs = model(images.cpu())
+    return Signature(
+        Nest("tuple", ["x"], [TensorSpec("input", "float32", shape, images.shape)]),
+        TensorSpec("output", "float32", ["batch", *outputs.shape[1:]], outputs.shape),
+    )
 
 
 def _spoil(model: fx.GraphModule, operation: str) -> None:

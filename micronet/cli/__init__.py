@@ -268,12 +268,28 @@ def _list_plugins(
 
 @app.command("show")
 def _show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="As in quantizer, pruner, model.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The technique.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND|ARTIFACT",
+            help="As in quantizer, pruner, model; or the folder of a deployed model.",
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The technique.", show_default=False)
+    ] = None,
     *,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Show a technique's documentation and options."""
+    """Show a technique's documentation and options, or what a deployed model takes and gives."""
+    if name is None:
+        if not Path(kind).is_dir():
+            raise typer.BadParameter(
+                f"{kind}: give the name of a technique too, as in micronet show quantizer iao, or "
+                f"the folder of a deployed model."
+            )
+        engines.show_artifact(Path(kind), as_json=as_json)
+        return
     from micronet import registry
 
     description = registry.describe(kind, name)

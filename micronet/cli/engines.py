@@ -106,7 +106,9 @@ def bench(
     rows = [["deployed", *_times(done.latency)]]
     if done.float_latency is not None:
         rows.append(["float", *_times(done.float_latency)])
-    print(f"{done.artifact}: {done.engine}, batch {done.batch}, {done.rounds} calls in turns\n")
+    images = "no batch" if done.batch is None else f"batch {done.batch}"
+    print(f"{done.artifact}: {done.engine}, {images}, {done.rounds} calls in turns")
+    print(f"Takes {'; '.join(done.inputs)}\nGives {'; '.join(done.outputs)}\n")
     print_table(["Model", "p50 (ms)", "p90 (ms)", "p99 (ms)", "Images/s"], rows)
     if done.speedup is not None:
         print(f"Speed-up: {done.speedup:.2f}x")
@@ -144,6 +146,25 @@ def evaluate(
         rows.append(["Accuracy of torch", f"{done.torch_accuracy:.2%}"])
         rows += [["Torch model", str(done.against)], *_parity(done.parity)]
     print_table(["Evaluated", ""], rows)
+
+
+def show_artifact(directory: Path, *, as_json: bool) -> None:
+    """Prints what a deployed model takes and gives."""
+    from micronet.techniques import Artifact
+
+    artifact = Artifact.read(directory)
+    if as_json:
+        print_json(attrs.asdict(artifact, filter=attrs.filters.exclude("directory")))
+        return
+    print(f"{directory}: {artifact.engine}, {artifact.size_bytes / 1e6:.3f} MB\n")
+    signature = artifact.signature
+    rows = [
+        [side, spec.name, spec.dtype, f"[{', '.join(map(str, spec.shape))}]"]
+        for side, specs in (("input", signature.input_specs), ("output", signature.output_specs))
+        for spec in specs
+    ]
+    print_table(["", "Name", "Type", "Shape"], rows)
+    tell(artifact.remarks)
 
 
 def _options(changes: Sequence[str]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import attrs
-import numpy as np
 
+from micronet.deployment.batches import batch_of
 from micronet.deployment.engine import load_engine
 from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, MicronetError, said_by
@@ -42,7 +42,9 @@ class Bench:
     Args:
         artifact: Its folder.
         engine: Name and version of what wrote it.
-        batch: Images in a call.
+        batch: Images in a call; `None` where the model takes no batch.
+        inputs: Name and type of each input, as in `image: float32 [batch, 3, 224, 224]`.
+        outputs: The same of each output.
         threads: Threads of the engine; `None` where it chose.
         rounds: Calls that were timed, after some to warm up.
         latency: Of the deployed model.
@@ -55,7 +57,9 @@ class Bench:
 
     artifact: str
     engine: str
-    batch: int
+    batch: int | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     threads: int | None
     rounds: int
     latency: Latency
@@ -65,37 +69,44 @@ class Bench:
     remarks: tuple[str, ...]
 
 
-def bench(directory: Path, *, threads: int | None = None, batch: int = 1) -> Bench:
+def bench(directory: Path | str, *, threads: int | None = None, batch: int = 1) -> Bench:
     """Times a deployed model on noise, for about ten seconds.
 
     Args:
         directory: The artifact's folder, with that of the float model in it if there is one.
         threads: Threads of the engine; `None` lets it choose.
-        batch: Images in a call, 1 or more.
+        batch: Images in a call, 1 or more; of no effect on a model whose batch is fixed.
 
     Raises:
         DeployError: There is no artifact, or its engine does not run here.
     """
+    directory = Path(directory)
     artifact = Artifact.read(directory)
     artifacts = [artifact]
     if (directory / "float").is_dir():
         artifacts.append(Artifact.read(directory / "float"))
-    shape = (batch, *artifact.input_shape[1:])
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    signature = artifact.signature
+    inputs = signature.noise(batch=batch)
+    images = batch_of(signature, inputs)
+    if images is None:
+        images = next((spec.example[0] for spec in signature.input_specs if spec.example), None)
     runners = [load_engine(each, threads=threads) for each in artifacts]
-    calls = [partial(runner, images) for runner in runners]
+    calls = [partial(runner.run, inputs) for runner in runners]
     try:
         timing = time_calls(calls, rounds=_rounds(calls))
     except MicronetError:
         raise
     except Exception as error:  # each engine has exceptions of its own
-        raise DeployError(f"{directory} fails on {list(shape)}: {said_by(error)}.") from error
-    latencies = [_latency(timing, call, batch) for call in range(len(calls))]
+        shapes = "; ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        raise DeployError(f"{directory} fails on {shapes}: {said_by(error)}.") from error
+    latencies = [_latency(timing, call, images or 1) for call in range(len(calls))]
     float_latency = latencies[1] if len(latencies) > 1 else None
     return Bench(
         str(directory),
         artifact.engine,
-        batch,
+        images,
+        tuple(f"{spec.name}: {spec}" for spec in signature.input_specs),
+        tuple(f"{spec.name}: {spec}" for spec in signature.output_specs),
         threads,
         len(timing.times[0]),
         latencies[0],

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from micronet.deployment.adaptive_pooling import AnySize
-from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
-from micronet.graph.example_inputs import check_example_inputs
-from micronet.quantization.convert import StoredWeight, convert
+from micronet.deployment.flat_model import exporting, flatten
+from micronet.deployment.onnx_graph import write_signature
+from micronet.quantization.convert import StoredWeight
 from micronet.quantization.qdq import OPSET
 
-INPUT, OUTPUT = "input", "output"
-"""Names of the exported graph's input and output."""
-
-_DIMENSIONS = {"batch": 0, "height": 2, "width": 3}
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 def export_onnx(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
-    path: Path,
+    example_inputs: tuple[Any, ...],
+    path: Path | str,
     *,
     dynamic: Sequence[str] = ("batch",),
 ) -> None:
@@ -39,64 +31,44 @@ def export_onnx(
 
 def export_graph(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: tuple[Any, ...],
     *,
     dynamic: Sequence[str] = ("batch",),
 ) -> onnx.ModelProto:
     """A float, prepared or converted model as an ONNX graph of opset 21.
 
     Quantized weights become integer constants behind a DequantizeLinear; each quantized
-    activation becomes one QuantizeLinear and one DequantizeLinear.
+    activation becomes one QuantizeLinear and one DequantizeLinear. Inputs and outputs are those of
+    the signature, which `onnx_graph.read_signature` reads back from the graph.
 
     Args:
-        model: Takes one tensor, float32 [batch, channels, height, width], and gives one.
-        example_inputs: That tensor, on any device.
-        dynamic: Which of its dimensions may differ at run time: "batch", "height", "width".
+        model: In any mode, on any device; what it gives in eval mode is exported.
+        example_inputs: What its forward takes: a tensor, or a dict, list or tuple of tensors, for
+            each argument; those with defaults may be left out.
+        dynamic: Which dimensions may differ at run time, "batch", "height", "width"; see
+            `micronet.deployment.flat_model`.
 
     Raises:
         OptionError: Another dimension than those.
         DeployError: torch.export or the ONNX exporter can't take the model.
     """
-    check_example_inputs(example_inputs)
-    for name in dynamic:
-        if name not in _DIMENSIONS:
-            raise OptionError(
-                f"dynamic has no dimension {name!r}.{nearest(name, _DIMENSIONS)} "
-                f"Allowed: {listed(_DIMENSIONS)}.",
-                "dynamic",
-            )
-    shapes = {_DIMENSIONS[name]: torch.export.Dim.DYNAMIC for name in dynamic}
-    exported = convert(model).cpu()
-    for module in exported.modules():
+    flat = flatten(model, example_inputs, dynamic=dynamic)
+    for module in flat.module.modules():
         if isinstance(module, StoredWeight):
             module.store(module.tensor.with_integer_zero_point())
-    # A batch of one would be taken for a constant.
-    example = example_inputs[0].cpu()
-    if "batch" in dynamic and len(example) == 1:
-        example = example.expand(2, *example.shape[1:]).contiguous()
-    try:
-        with _quiet(), AnySize() if {"height", "width"} & set(dynamic) else nullcontext():
-            program = torch.onnx.export(
-                exported,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=(shapes,),
-                verbose=False,
-            )
-            assert program is not None
-            graph = program.model_proto
-    except Exception as error:  # the exporter passes on whatever the model's code raises
-        reason = _root(error)
-        if isinstance(reason, MicronetError):
-            raise reason from error
-        lines = _COLOURS.sub("", str(reason)).strip().splitlines()
-        raise DeployError(
-            f"{type(model).__name__} can't be exported to ONNX: "
-            f"{lines[0] if lines else type(reason).__name__}"
-        ) from error
+    with exporting(model, flat.hint), flat.following_sizes():
+        exported = torch.onnx.export(
+            flat.module,
+            flat.example,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=flat.dynamic_shapes,
+            verbose=False,
+        )
+        assert exported is not None
+        assert exported.exported_program is not None
+        graph = exported.model_proto
+    write_signature(graph, flat.signature(exported.exported_program))
     functions = (node for function in graph.functions for node in function.node)
     # Each notes lines of code, with this machine's paths.
     for node in (*graph.graph.node, *functions):
@@ -104,29 +76,3 @@ def export_graph(
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
     return graph
-
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error that the exporter wrapped."""
-    while error.__cause__ is not None and not isinstance(error, MicronetError):
-        error = error.__cause__
-    return error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports its own progress and its own deprecations; neither is for our user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

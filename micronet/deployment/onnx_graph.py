@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
+from micronet.techniques import Signature
+
+_SIGNATURE = "micronet.signature"
 _MOVES = {"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
 
 
@@ -35,8 +38,11 @@ class Graph:
         return name
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
-        """The nodes that read a value."""
-        return [node for node in self.nodes if name in node.input]
+        """The nodes that read a value; one that stands for the user where it is an output."""
+        readers = [node for node in self.nodes if name in _read_by(node)]
+        if any(output.name == name for output in self.proto.output):
+            readers.append(helper.make_node("Output", [name], []))
+        return readers
 
     def dequantize_before(self, name: str) -> onnx.NodeProto | None:
         """The DequantizeLinear that a value comes from, through what only moves it around."""
@@ -61,14 +67,15 @@ class Graph:
         kept = []
         for node in reversed(list(nodes)):
             if needed.intersection(node.output):
-                needed.update(node.input)
+                needed.update(_read_by(node))
                 kept.append(node)
         del self.nodes[:]
         self.nodes.extend(reversed(kept))
         self.producers = {output: node for node in self.nodes for output in node.output}
 
     def remove_unused_constants(self) -> None:
-        used = {name for node in self.nodes for name in node.input}
+        used = {name for node in self.nodes for name in _read_by(node)}
+        used |= {output.name for output in self.proto.output}
         kept = [tensor for tensor in self.proto.initializer if tensor.name in used]
         del self.proto.initializer[:]
         self.proto.initializer.extend(kept)
@@ -90,3 +97,63 @@ def layer_name(node: onnx.NodeProto) -> str:
             if inside:
                 return inside[-1]
     return node.name or node.op_type
+
+
+def write_signature(model: onnx.ModelProto, signature: Signature) -> None:
+    """Names a graph's inputs and outputs by a signature, and keeps that in the model's metadata."""
+    specs = (*signature.input_specs, *signature.output_specs)
+    values = (*model.graph.input, *model.graph.output)
+    _compute_constant_outputs(model.graph)
+    names = {value.name: spec.name for value, spec in zip(values, specs, strict=True)}
+    inner = {name for node in _all_nodes(model.graph) for name in (*node.input, *node.output)}
+    inner |= {tensor.name for tensor in model.graph.initializer}
+    for name in inner & set(names.values()) - set(names):
+        names[name] = f"{name}_inside"
+    _rename(model.graph, names)
+    for value, spec in zip(values, specs, strict=True):
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        value.CopyFrom(helper.make_tensor_value_info(spec.name, dtype, spec.shape))
+    del model.graph.value_info[:]  # they name sizes by symbols; the engine infers them anew
+    helper.set_model_props(model, {_SIGNATURE: signature.to_json()})
+
+
+def read_signature(model: onnx.ModelProto) -> Signature:
+    """The signature that `write_signature` wrote."""
+    (text,) = (entry.value for entry in model.metadata_props if entry.key == _SIGNATURE)
+    return Signature.from_json(text)
+
+
+def _compute_constant_outputs(graph: onnx.GraphProto) -> None:
+    """A node computes each output, also where the exporter made it a constant; tools rely on it."""
+    outputs = {value.name for value in graph.output}
+    for tensor in graph.initializer:
+        if tensor.name in outputs:
+            name, tensor.name = tensor.name, f"{tensor.name}_constant"
+            for node in _all_nodes(graph):
+                node.input[:] = [tensor.name if each == name else each for each in node.input]
+            graph.node.append(helper.make_node("Identity", [tensor.name], [name], name))
+
+
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, be it in a graph of its own."""
+    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+    inner = (name for graph in graphs for each in _all_nodes(graph) for name in each.input)
+    return {*node.input, *inner}
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of the graphs in them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(inner)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Gives values and constants of a graph, and of the graphs in it, other names."""
+    for node in _all_nodes(graph):
+        for row in (node.input, node.output):
+            row[:] = [names.get(name, name) for name in row]
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from micronet.errors import MicronetError
+from micronet import structure
+from micronet.deployment.flat_model import OUTPUT
+from micronet.errors import DeployError, MicronetError, listed
 from micronet.graph import TracingError, trace
 from micronet.quantization import FakeQuantizer, convert
 from micronet.techniques import DeployBackend
@@ -27,21 +30,36 @@ _GROWTH = 4
 
 
 @attrs.frozen
-class Parity:
-    """How close an engine's outputs come to the simulated model's, on the same images.
+class Agreement:
+    """How close one output of an engine comes to the simulated model's, on the same images.
 
     A step is that of the last quantizer where the output is quantized; where it is float, 1/255 of
-    the range of all simulated outputs, as an 8-bit grid around them would have.
+    the range of all simulated values, as an 8-bit grid around them would have; where it holds
+    integers or truth values, 1.
 
     Args:
-        top1: Fraction of images that get the same class from both.
-        max_error: Largest difference of two outputs, in steps.
-        mean_error: Mean difference of two outputs, in steps.
+        top1: Fraction of images that get the same class from both, which is the place of the
+            largest value along dimension 1; of pixels or other places where there are more
+            dimensions. Fraction of values that are the same where they are integers, and that are
+            less than a step off where there is no dimension 1 or only one place along it.
+        max_error: Largest difference of two values, in steps.
+        mean_error: Mean difference of two values, in steps.
     """
 
     top1: float
     max_error: float
     mean_error: float
+
+
+@attrs.frozen
+class Parity(Agreement):
+    """How close an engine comes to the simulated model: the worst figure of its outputs, and all.
+
+    Args:
+        outputs: The figures of each output, by its name.
+    """
+
+    outputs: Mapping[str, Agreement] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -64,23 +82,94 @@ class Departure:
         return self.error > _GROWTH * self.error_before
 
 
-def compare(model: nn.Module, simulated: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
-    """Compares the outputs of a simulated model and of its engine, both [images, classes].
+def compare(model: nn.Module, simulated: Any, found: Any) -> Parity:
+    """Compares the outputs of a simulated model and of its engine for the same images.
 
-    An output that is NaN or infinite on one side alone counts as infinitely far off, and its image
+    A value that is NaN or infinite on one side alone counts as infinitely far off, and its image
     as one on which the two do not agree.
+
+    Args:
+        model: The simulated model.
+        simulated: What it gives: an array, or a dict, list or tuple of arrays, however nested.
+        found: What the engine gives.
+
+    Raises:
+        DeployError: They differ in structure or in shape.
     """
-    output = model.graph.output_node().args[0] if isinstance(model, fx.GraphModule) else None
-    errors = _errors(simulated, found) / _step(model, output, simulated)
-    same = (simulated.argmax(1) == found.argmax(1)) & np.isfinite(errors).all(1)
-    return Parity(float(same.mean()), float(errors.max()), float(errors.mean()))
+    pairs = _paired(simulated, found)
+    nodes = _output_nodes(model, len(pairs))
+    outputs = {
+        name: _agreement(model, node, *pair)
+        for node, (name, pair) in zip(nodes, pairs.items(), strict=True)
+    }
+    every = outputs.values()
+    return Parity(
+        min(each.top1 for each in every),
+        max(each.max_error for each in every),
+        max(each.mean_error for each in every),
+        outputs,
+    )
 
 
-def worst_images(
-    simulated: NDArray[np.float32], found: NDArray[np.float32], *, count: int = 16
-) -> NDArray[np.int64]:
-    """Places of the images whose outputs differ most, the worst first."""
-    return np.argsort(-_errors(simulated, found).max(1), kind="stable")[:count]
+def worst_images(simulated: Any, found: Any, *, count: int = 16) -> NDArray[np.int64]:
+    """Places of the images whose outputs differ most, the worst first; arguments as `compare`.
+
+    Outputs whose first dimension is not that of the first output have no part in it.
+    """
+    pairs = [pair for pair in _paired(simulated, found).values() if pair[0].ndim]
+    worst = np.zeros(len(pairs[0][0]), np.float32)
+    for expected, values in pairs:
+        if len(expected) == len(worst) and expected.size:
+            errors = _errors(expected, values).reshape(len(worst), -1).max(1)
+            worst = np.maximum(worst, errors / _range_step(expected))
+    return np.argsort(-worst, kind="stable")[:count]
+
+
+def _paired(simulated: Any, found: Any) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Both sides' arrays of each output."""
+    both = [structure.nest(value) for value in (simulated, found)]
+    names, others = (structure.names(tree, OUTPUT) for tree in both)
+    if names != others or not names:
+        raise DeployError(
+            f"The simulated model gives {listed(names)}, the engine gives {listed(others)}."
+        )
+    pairs = {}
+    for name, expected, values in zip(names, *map(structure.leaves, both), strict=True):
+        if expected.shape != values.shape:
+            raise DeployError(
+                f"The output {name!r} is {list(expected.shape)} in the simulated model and "
+                f"{list(values.shape)} in the engine."
+            )
+        pairs[name] = _comparable(expected), _comparable(values)
+    return pairs
+
+
+def _comparable(values: Any) -> NDArray[Any]:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.int64)
+
+
+def _output_nodes(model: nn.Module, count: int) -> list[Any]:
+    """What computes each output of a traced model; `None` for each output of another."""
+    if isinstance(model, fx.GraphModule):
+        nodes = list(structure.leaves(structure.nest(model.graph.output_node().args[0])))
+        if len(nodes) == count:
+            return nodes
+    return [None] * count
+
+
+def _agreement(
+    model: nn.Module, node: Any, simulated: NDArray[Any], found: NDArray[Any]
+) -> Agreement:
+    if not simulated.size:
+        return Agreement(1.0, 0.0, 0.0)
+    exact = simulated.dtype == np.int64
+    errors = _errors(simulated, found) / (1 if exact else _step(model, node, simulated))
+    if exact or simulated.ndim < 2 or simulated.shape[1] == 1:  # noqa: PLR2004
+        same = errors < 1
+    else:
+        same = (simulated.argmax(1) == found.argmax(1)) & np.isfinite(errors).all(1)
+    return Agreement(float(same.mean()), float(errors.max()), float(errors.mean()))
 
 
 def where_they_part(
@@ -248,13 +337,17 @@ def _errors(expected: NDArray[np.float32], found: NDArray[np.float32]) -> NDArra
 
 
 def _step(model: nn.Module, output: Any, values: NDArray[np.float32]) -> float:
-    """The step of a tensor, by the node that computes it and its values; see `Parity`."""
+    """The step of a tensor, by the node that computes it and its values; see `Agreement`."""
     if isinstance(output, fx.Node) and output.op == "call_module":
         quantizer = model.get_submodule(str(output.target))
         if isinstance(quantizer, FakeQuantizer):
             return float(quantizer.quantize(torch.from_numpy(values[:1])).scale.max())
+    return _range_step(values)
+
+
+def _range_step(values: NDArray[Any]) -> float:
     finite = values[np.isfinite(values)]
-    return float(np.ptp(finite)) / _LEVELS if np.ptp(finite) else 1.0
+    return float(np.ptp(finite)) / _LEVELS if finite.size and np.ptp(finite) else 1.0
 
 
 def _name(graph: fx.GraphModule, node: fx.Node) -> str:

@@ -7,10 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from micronet.errors import MicronetError
+from micronet.structure import leaves, nest
 
 
 def check_example_inputs(example_inputs: Any) -> None:
     """Refuses what is no tuple of tensors, before torch unpacks a bare tensor along its batch.
+
+    An entry may also be a dict, list or tuple of tensors, however nested; `None` stands for what is
+    left out.
 
     Raises:
         MicronetError: It is something else.
@@ -19,9 +23,14 @@ def check_example_inputs(example_inputs: Any) -> None:
         raise MicronetError(
             "example_inputs must be a tuple of tensors, got a tensor; write (images,)."
         )
-    if not isinstance(example_inputs, tuple) or not all(
-        isinstance(value, Tensor) for value in example_inputs
-    ):
+    if not isinstance(example_inputs, tuple):
         raise MicronetError(
             f"example_inputs must be a tuple of tensors, got {type(example_inputs).__name__}."
+        )
+    kinds = [type(leaf) for leaf in leaves(nest(example_inputs))]
+    if not kinds or not all(issubclass(kind, Tensor) for kind in kinds):
+        others = sorted({kind.__name__ for kind in kinds if not issubclass(kind, Tensor)})
+        raise MicronetError(
+            f"example_inputs must be a tuple of tensors, got {' and '.join(others) or 'none'} "
+            f"in it; an entry may also be a dict, list or tuple of tensors."
         )

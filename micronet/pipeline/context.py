@@ -114,7 +114,7 @@ class Context:
                 return
 
 
-def open_run(run: Path, *, cpu: bool = False, sets: Sets | None = None) -> Context:
+def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Context:
     """A run's context, to look at what its finished steps left.
 
     Args:
@@ -126,6 +126,7 @@ def open_run(run: Path, *, cpu: bool = False, sets: Sets | None = None) -> Conte
         DataError: There is no run.
         RecipeError: What its recipe names is not installed here; engines need not be.
     """
+    run = Path(run)
     file = run / "recipe.yaml"
     if not file.is_file():
         raise DataError(f"There is no run at {run}.")

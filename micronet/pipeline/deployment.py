@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from micronet.deployment.parity import Parity, compare, where_they_part, worst_images
 from micronet.deployment.timing import Timing, time_calls
-from micronet.errors import DeployError, said_by
+from micronet.errors import DeployError, listed, said_by
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record
@@ -27,7 +27,7 @@ from micronet.pipeline.results import Row
 from micronet.quantization import convert
 from micronet.recipe import Deploy
 from micronet.storage.files import replacing_directory
-from micronet.techniques import Artifact, DeployBackend, Runner
+from micronet.techniques import Artifact, DeployBackend, Runner, TensorSpec
 from micronet.training.loop import Images, answers, read
 
 FLOAT = "float"
@@ -167,8 +167,15 @@ def run_engine(runner: Runner, artifact: Artifact, data: Images, bar: Bar) -> ND
     """The engine's logits [images, classes].
 
     Raises:
-        DeployError: It can't run on such images.
+        DeployError: It can't run on such images, or gives something else.
     """
+    takes, gives = artifact.signature.inputs.parts, artifact.signature.outputs
+    if len(takes) != 1 or not isinstance(takes[0], TensorSpec) or not isinstance(gives, TensorSpec):
+        raise DeployError(
+            f"{artifact.directory} takes {listed(s.name for s in artifact.signature.input_specs)} "
+            f"and gives {listed(s.name for s in artifact.signature.output_specs)}; accuracy is "
+            f"measured of models that take images and give one number for each class."
+        )
     total = len(data)  # type: ignore[arg-type]
     found: list[NDArray[np.float32]] = []
     for images in _batches(data, _BATCH):

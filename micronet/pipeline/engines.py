@@ -77,7 +77,7 @@ class Evaluation:
 
 
 def deploy_stored(
-    path: Path, step: Deploy, out: Path | None = None, *, cpu: bool = False
+    path: Path | str, step: Deploy, out: Path | str | None = None, *, cpu: bool = False
 ) -> Deployed:
     """Deploys a model of a run or a packed file, and compares its engine with the simulation.
 
@@ -93,7 +93,7 @@ def deploy_stored(
     """
     stored = find(path, cpu=cpu)
     backend, remarks = resolve_deployment(stored.recipe, step)
-    out = out or _default_folder(stored, step.backend)
+    out = Path(out) if out else _default_folder(stored, step.backend)
     _refuse_others_files(out)
     simulated, labels = simulate(stored.model, stored.sets[1], accelerator=stored.accelerator)
     title = f"deploy {step.backend}"
@@ -133,7 +133,7 @@ def deploy_stored(
 
 
 def evaluate_artifact(
-    directory: Path, data: Named, against: Path | None = None, *, cpu: bool = False
+    directory: Path | str, data: Named, against: Path | str | None = None, *, cpu: bool = False
 ) -> Evaluation:
     """Measures an engine and the torch model that it was made from on the test set of some data.
 
@@ -146,6 +146,7 @@ def evaluate_artifact(
     Raises:
         MicronetError: Something is missing, or the engine can't run on such images.
     """
+    directory = Path(directory)
     artifact = Artifact.read(directory)
     sets = checked_sets(resolve_data(data)(), data.name)
     runner = load_engine(artifact)

@@ -182,12 +182,13 @@ _STEP_FILE = re.compile(r"\d\d-[a-z]+\.(json|safetensors|packed\.safetensors|epo
 _DEPLOYED = re.compile(r"\d\d-.+")
 
 
-def packed_file(path: Path) -> Path:
+def packed_file(path: Path | str) -> Path:
     """The packed model of a run: its last one, or that of the step whose checkpoint is given.
 
     Raises:
         DataError: There is none: no run, or no quantized model in it.
     """
+    path = Path(path)
     steps = path / "steps" if path.is_dir() else path.parent
     if not path.exists() or not steps.is_dir():
         raise DataError(f"There is no run at {path}.")

@@ -63,7 +63,7 @@ def load_packed(path: Path | str, model: nn.Module | None = None) -> nn.Module:
     return fill_packed(model, tensors, path)
 
 
-def packed_recipe(path: Path) -> Recipe:
+def packed_recipe(path: Path | str) -> Recipe:
     """How a packed file's model was made: its model, data, and the steps that changed structure.
 
     Raises:

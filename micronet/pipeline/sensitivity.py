@@ -45,7 +45,7 @@ class Sensitivities:
 
 
 def sensitivities(
-    run: Path, pruner: str, fractions: Sequence[float], *, cpu: bool = False
+    run: Path | str, pruner: str, fractions: Sequence[float], *, cpu: bool = False
 ) -> Sensitivities:
     """Prunes each layer of a run's last float model alone.
 
@@ -78,7 +78,7 @@ def sensitivities(
     return Sensitivities(context.name(index), _accuracy(context, model), found)
 
 
-def plot(found: Sensitivities, file: Path) -> None:
+def plot(found: Sensitivities, file: Path | str) -> None:
     """Draws accuracy over the removed fraction, a line for each layer, into a PNG.
 
     Raises:
@@ -100,7 +100,7 @@ def plot(found: Sensitivities, file: Path) -> None:
     figure.savefig(file)
 
 
-def _last_float(run: Path, *, cpu: bool) -> tuple[Context, int]:
+def _last_float(run: Path | str, *, cpu: bool) -> tuple[Context, int]:
     """A run's context, and its last finished step that leaves a float model."""
     context = open_run(run, cpu=cpu)
     folder = context.folder

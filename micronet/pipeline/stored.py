@@ -48,7 +48,7 @@ class Stored:
         return (torch.stack([self.sets[0][index][0] for index in (0, 1)]),)
 
 
-def find(path: Path, *, cpu: bool = False, sets: Sets | None = None) -> Stored:
+def find(path: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Stored:
     """The model that a path names.
 
     Args:
@@ -61,6 +61,7 @@ def find(path: Path, *, cpu: bool = False, sets: Sets | None = None) -> Stored:
         DataError: There is none, or its quantizers have seen no data yet.
         RecipeError: What it was made with is not installed here.
     """
+    path = Path(path)
     step = path.name.partition(".")[0]
     run = path if path.is_dir() else path.parent.parent
     if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _TEMPLATES = files(__name__) / "templates"
 
 
-def new_plugin(kind: str, name: str, directory: Path | None = None) -> Path:
+def new_plugin(kind: str, name: str, directory: Path | str | None = None) -> Path:
     """Writes a pip-installable package that brings one technique.
 
     Args:
@@ -42,7 +42,7 @@ def new_plugin(kind: str, name: str, directory: Path | None = None) -> Path:
             "name",
         )
     distribution = f"micronet-{name.replace('_', '-')}"
-    directory = directory or Path(distribution)
+    directory = Path(directory or distribution)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise OptionError(f"{directory} is there already; choose another --dir.", "dir")
     words = {

@@ -9,12 +9,13 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well.
 
     The content reaches the disk before the name changes, so a power cut leaves the old file or
     the new one. When the block fails, `path` is as it was and the temporary file is gone.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -30,8 +31,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_directory(path: Path) -> Iterator[Path]:
+def replacing_directory(path: Path | str) -> Iterator[Path]:
     """The same for a folder: filled under a temporary name, then renamed."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
@@ -49,20 +51,20 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path | str, text: str) -> None:
     """Writes a text file, whole or not at all."""
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path | str, content: bytes) -> None:
     """Writes a file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path | str) -> None:
     """Removes the temporary files and folders of writers that were killed; none may be at work."""
-    for path in folder.rglob(".*.tmp"):
+    for path in Path(folder).rglob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

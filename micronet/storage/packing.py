@@ -67,7 +67,7 @@ def unpack(
 
 
 def save_packed(
-    model: nn.Module, path: Path, *, structure: Mapping[str, Any] | None = None
+    model: nn.Module, path: Path | str, *, structure: Mapping[str, Any] | None = None
 ) -> None:
     """Writes what inference needs of a model, quantized weights at their true width.
 
@@ -95,7 +95,7 @@ def save_packed(
     write_bytes(path, save(tensors, metadata={_METADATA: json.dumps(content)}))
 
 
-def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def read_packed(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """A packed file's tensors, codes unpacked, and the structure that it was written with.
 
     Raises:
@@ -116,7 +116,9 @@ def read_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     return tensors, content["structure"]
 
 
-def fill_packed(structure: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> nn.Module:
+def fill_packed(
+    structure: nn.Module, tensors: Mapping[str, Tensor], origin: Path | str
+) -> nn.Module:
     """The inference form of `structure` with the tensors of a packed file.
 
     Args:

@@ -17,20 +17,20 @@ from micronet.errors import DataError
 from micronet.storage.files import write_bytes
 
 
-def save_state(state: Mapping[str, Tensor], path: Path) -> None:
+def save_state(state: Mapping[str, Tensor], path: Path | str) -> None:
     """Writes a state_dict as safetensors, whole or not at all."""
     own = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
     write_bytes(path, save(own))
 
 
-def save_training_state(state: Mapping[str, Any], path: Path) -> None:
+def save_training_state(state: Mapping[str, Any], path: Path | str) -> None:
     """Writes nested dicts of tensors and numbers, for `load_training_state`."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def load_training_state(path: Path) -> dict[str, Any]:
+def load_training_state(path: Path | str) -> dict[str, Any]:
     """What `save_training_state` wrote; runs no code. Raises DataError."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -43,7 +43,7 @@ def load_training_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
+def load_state(path: Path | str) -> dict[str, Tensor]:
     """A state_dict from safetensors or from a .pth of tensors.
 
     A .pth may hold the state_dict itself or a dict with it under "state_dict".
@@ -51,7 +51,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         DataError: It can't be read, or holds anything but tensors; nothing in it is run.
     """
-    if path.suffix == ".safetensors":
+    if Path(path).suffix == ".safetensors":
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -63,7 +63,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return dict(inner)
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], origin: Path) -> None:
+def fill(model: nn.Module, state: Mapping[str, Tensor], origin: Path | str) -> None:
     """Loads a state_dict into a model, completely.
 
     Raises:

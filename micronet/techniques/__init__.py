@@ -14,6 +14,7 @@ from micronet.techniques.observer import Observer
 from micronet.techniques.pruner import Pruner, PruningResult
 from micronet.techniques.quantizer import Quantizer
 from micronet.techniques.scheme import Scheme
+from micronet.techniques.signature import Signature, TensorSpec
 from micronet.techniques.technique import Technique
 
 KINDS: dict[str, type] = {
@@ -41,5 +42,7 @@ __all__ = [
     "Quantizer",
     "Runner",
     "Scheme",
+    "Signature",
     "Technique",
+    "TensorSpec",
 ]

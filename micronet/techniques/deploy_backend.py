@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from micronet.errors import DeployError
+from micronet.errors import DeployError, MicronetError
 from micronet.storage.files import write_text
 from micronet.techniques.scheme import Scheme
+from micronet.techniques.signature import Signature
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
 CARD = "artifact.json"
 """The file in an artifact's folder that says what the others are."""
@@ -31,7 +32,7 @@ class Artifact:
         directory: The folder.
         backend: Registered name of the backend that wrote it and can load it.
         file: The engine's file, relative to `directory`.
-        input_shape: Shape of one input, batch first, with the batch size of the example.
+        signature: What the model takes and gives.
         engine: Name and version of the engine that wrote it.
         settings: What the backend wants to know when it loads the file.
         source: The checkpoint or packed file whose model it is, relative to `directory` or
@@ -41,10 +42,10 @@ class Artifact:
             sentence each.
     """
 
-    directory: Path
+    directory: Path = attrs.field(converter=Path)
     backend: str
     file: str
-    input_shape: tuple[int, ...]
+    signature: Signature
     engine: str
     settings: Mapping[str, str] = attrs.field(factory=dict)
     source: str | None = None
@@ -54,6 +55,11 @@ class Artifact:
     @property
     def path(self) -> Path:
         return self.directory / self.file
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first input, with the sizes of the example."""
+        return self.signature.input_specs[0].example
 
     @property
     def size_bytes(self) -> int:
@@ -66,32 +72,60 @@ class Artifact:
         write_text(self.directory / CARD, json.dumps(card, indent=2) + "\n")
 
     @classmethod
-    def read(cls, directory: Path) -> Artifact:
+    def read(cls, directory: Path | str) -> Artifact:
         """The artifact in a folder.
 
         Raises:
-            DeployError: There is none, or its card can't be read.
+            DeployError: There is none, its card can't be read, or an older micronet wrote it.
         """
+        directory = Path(directory)
         try:
             card: dict[str, Any] = json.loads((directory / CARD).read_text("utf-8"))
-            card["input_shape"] = tuple(card["input_shape"])
+            if "signature" not in card and "input_shape" in card:
+                raise DeployError(
+                    f"{directory} was written by an older micronet, whose card does not say what "
+                    f"the model takes and gives; deploy the model again."
+                )
+            card["signature"] = Signature(**card["signature"])
             for name in ("more_files", "remarks"):
                 card[name] = tuple(card.get(name, ()))
             return cls(directory=directory, **card)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DeployError(f"{directory} holds no readable artifact: {error}") from error
 
 
 class Runner(ABC):
-    """A loaded engine. Needs numpy, never torch."""
+    """A loaded engine: numpy in, numpy out, and never torch.
+
+    Args:
+        signature: What its model takes and gives.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The model's outputs, in the structure that the model gives.
+
+        Args:
+            inputs: What the model's forward takes, with numpy arrays for tensors; dimensions that
+                the signature calls free may have any size.
+
+        Raises:
+            DeployError: They are not what the signature says, or the engine can't run on them.
+        """
+        return self.signature.structured(self.run(self.signature.arrays(inputs)))
 
     @abstractmethod
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [batch, classes] for images [batch, channels, height, width], any batch size."""
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        """All outputs, in the signature's order, for inputs that fit the signature."""
 
 
 class DeployBackend(ABC):
     """Contract of a deploy backend."""
+
+    needs: ClassVar[tuple[str, str] | None] = None
+    """The engine's module, and what pip installs it by; `None` if there is nothing to install."""
 
     fast: ClassVar[Scheme | None] = None
     """The scheme that its engine is fast with; `target` of a quantizer takes it over."""
@@ -120,36 +154,83 @@ class DeployBackend(ABC):
         backend: DeployBackend = attrs.evolve(technique, precision="model")
         return backend
 
-    @abstractmethod
     def available(self) -> str | None:
-        """`None` if the engine can be used here, else the reason with the line that mends it."""
+        """`None` if the engine can be used here, else the reason with the line that mends it.
 
-    @abstractmethod
+        By default the engine can be used if the module that `needs` names is installed.
+        """
+        if self.needs is None:
+            return None
+        module, requirement = self.needs
+        if find_spec(module) is not None:
+            return None
+        return f"{module} is not installed; pip install {requirement}"
+
+    def refuse_elsewhere(self) -> None:
+        """Raises a DeployError where the engine can't be used."""
+        reason = self.available()
+        if reason is not None:
+            raise DeployError(f"{type(self).__name__} can't run here: {reason}.")
+
     def export(
         self,
         model: nn.Module,
-        example_inputs: tuple[Tensor, ...],
-        directory: Path,
+        example_inputs: tuple[Any, ...],
+        directory: Path | str,
         *,
-        dynamic: tuple[str, ...] = ("batch",),
+        dynamic: Sequence[str] = ("batch",),
     ) -> Artifact:
-        """Writes the engine's file for a float or a converted model into `directory`.
+        """Writes the engine's files and the card for a float or a converted model.
 
         Args:
             model: In eval mode, on the CPU.
-            example_inputs: One batch.
+            example_inputs: What its forward takes: a tensor, or a dict, list or tuple of tensors,
+                for each argument; those with defaults may be left out.
             directory: The artifact's folder; made if it is not there.
-            dynamic: Dimensions that may differ at run time: "batch", "height", "width".
+            dynamic: Dimensions that may differ at run time: "batch", "height", "width"; see
+                `micronet.deployment.flat_model`.
 
         Raises:
-            DeployError: The model can't be exported.
+            DeployError: The engine can't be used here, or the model can't be exported.
         """
+        from micronet.graph.example_inputs import check_example_inputs
 
-    @abstractmethod
-    def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
+        check_example_inputs(example_inputs)
+        self.refuse_elsewhere()
+        artifact = self.write(model, example_inputs, Path(directory), dynamic=tuple(dynamic))
+        artifact.write_card()
+        return artifact
+
+    def load(self, artifact: Artifact | Path | str, *, threads: int | None = None) -> Runner:
         """The engine, ready to run.
 
         Args:
-            artifact: Written by `export` of the same backend.
+            artifact: Written by `export` of the same backend, or its folder.
             threads: Threads it may use; `None` lets the engine choose.
+
+        Raises:
+            DeployError: The engine can't load the file.
         """
+        if not isinstance(artifact, Artifact):
+            artifact = Artifact.read(artifact)
+        try:
+            return self.start(artifact, threads=threads)
+        except MicronetError:
+            raise
+        except Exception as error:  # each engine has exceptions of its own
+            raise DeployError(f"{artifact.backend} can't load {artifact.path}: {error}") from error
+
+    @abstractmethod
+    def write(
+        self,
+        model: nn.Module,
+        example_inputs: tuple[Any, ...],
+        directory: Path,
+        *,
+        dynamic: tuple[str, ...],
+    ) -> Artifact:
+        """Does what `export` promises, but for the card; makes the folder if it is not there."""
+
+    @abstractmethod
+    def start(self, artifact: Artifact, *, threads: int | None) -> Runner:
+        """Does what `load` promises; any exception becomes a DeployError that names the file."""

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 
 from micronet import registry
+from micronet.errors import DeployError
+from micronet.structure import described, leaves, names, nest
 from micronet.techniques import Artifact, DeployBackend, Scheme
 from micronet.testing.contract import (
     Case,
@@ -28,11 +30,13 @@ from micronet.testing.contract import (
     shared_contracts,
 )
 from micronet.testing.networks import (
+    SeveralOfBoth,
     difference,
     far_apart,
     images,
     network,
     outputs_of,
+    several_inputs,
     state_of,
 )
 
@@ -145,6 +149,68 @@ def agrees_at_any_batch_size(case: DeployBackendCase) -> str | None:
         if apart := far_apart(torch.from_numpy(found), outputs_of(network(), images(size)), _EXACT):
             return f"for {size} images {apart}"
     return None
+
+
+@BACKEND.contract(
+    "Take inputs by the signature's names, and give all outputs in its order.",
+    applies=lambda case: case.usable,
+)
+def takes_several_inputs_and_gives_all_outputs(case: DeployBackendCase) -> str | None:
+    """A model of several inputs, a dict among them, gives a dict with all of its outputs."""
+    model, example = SeveralOfBoth().eval(), several_inputs(2)
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = case.technique.export(model, example, Path(folder) / "several")
+        runner = case.technique.load(artifact)
+        for count in (1, 3):
+            inputs = several_inputs(count)
+            image, more, places = inputs
+            found = runner(
+                image.numpy(), {key: each.numpy() for key, each in more.items()}, places.numpy()
+            )
+            with torch.no_grad():
+                expected = model(*inputs)
+            if not isinstance(found, dict) or list(found) != list(expected):
+                return f"it gave {described(found)}, the model {described(expected)}."
+            pairs = zip(leaves(nest(found)), leaves(nest(expected)), strict=True)
+            for name, pair in zip(names(nest(expected), "output"), pairs, strict=True):
+                given, wanted = torch.from_numpy(pair[0]), pair[1]
+                if given.dtype != wanted.dtype:
+                    return f"{name} is {given.dtype}, the model gives {wanted.dtype}."
+                if apart := far_apart(given.double(), wanted.double(), _EXACT):
+                    return f"in {name} {apart}"
+    return None
+
+
+@BACKEND.contract(
+    "Derive the runner from `Runner` and implement `run`; `Runner.__call__` checks.",
+    applies=lambda case: case.usable,
+)
+def refuses_what_does_not_fit(case: DeployBackendCase) -> str | None:
+    """Inputs of another type, another number of channels or too many are refused in words."""
+    runner = case.technique.load(case.exported)
+    batch = images(2).numpy()
+    for inputs in ((batch.astype(np.float64),), (batch[:, :2],), (batch, batch)):
+        try:
+            runner(*inputs)
+        except DeployError:
+            continue
+        except Exception as error:
+            return f"it raised {type(error).__name__}, not DeployError."
+        return f"it took {', '.join(f'{each.dtype} {list(each.shape)}' for each in inputs)}."
+    return None
+
+
+@BACKEND.contract(
+    "Leave `export` and `load` as the base has them; implement `write` and `start`.",
+    applies=lambda case: case.usable,
+)
+def takes_paths_in_text(case: DeployBackendCase) -> str | None:
+    """`export` and `load` take a folder as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = str(Path(folder) / "float")
+        case.technique.export(network(), (images(2),), text)
+        found = case.technique.load(text)(images().numpy())
+    return far_apart(torch.from_numpy(found), outputs_of(network(), images()), _EXACT)
 
 
 @BACKEND.contract(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,39 @@ class Network(nn.Module):
         x = self.relu(self.grouped_bn(self.grouped(x)))
         x = functional.relu(self.hidden(self.pool(x).flatten(1)))
         return self.head(x)  # type: ignore[no-any-return]
+
+
+class SeveralOfBoth(nn.Module):
+    """Takes images, a dict of a gate for each and of a table for all, and numbers of channels.
+
+    Gives a map, a pair of a row for each image and of sums of the table, and integers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(
+        self, image: Tensor, more: Mapping[str, Tensor], places: Tensor, factor: float = 2.0
+    ) -> dict[str, Any]:
+        x = self.stem(image) * more["gate"][:, :, None, None]
+        return {
+            "map": x * factor,
+            "rows": (x.mean((2, 3)), more["table"].sum(1)),
+            "places": places + 1,
+        }
+
+
+def several_inputs(count: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """What `SeveralOfBoth` takes, for so many images."""
+    generator = torch.Generator().manual_seed(count)
+    more = {
+        "gate": torch.randn(count, 4, generator=generator),
+        "table": torch.randn(5, 2, generator=generator),
+    }
+    return images(count), more, torch.arange(count * 4).reshape(count, 4)
 
 
 def network() -> Network:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
-from micronet.errors import DeployError, listed
+from micronet.errors import listed
 from micronet.options import option
-from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
+from micronet.techniques import Artifact, DeployBackend, Runner, Scheme, Signature
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
-    from torch import Tensor, nn
+    from torch import nn
 
 _FILE = "model.onnx"
 _NAMED = 3
@@ -33,6 +33,7 @@ class OnnxRuntime(DeployBackend):
     weights, one scale a channel, are its fast form on x86.
     """
 
+    needs: ClassVar[tuple[str, str] | None] = ("onnxruntime", "onnxruntime")
     fast: ClassVar[Scheme | None] = Scheme()
 
     precision: Literal["model", "int8", "fp32", "fp16", "auto"] = option(
@@ -46,49 +47,39 @@ class OnnxRuntime(DeployBackend):
         # Signed activations become unsigned ones in the file.
         return super().is_fast(attrs.evolve(scheme, a_symmetric=False))
 
-    def available(self) -> str | None:
-        from importlib.util import find_spec
-
-        if find_spec("onnxruntime") is None:
-            return "onnxruntime is not installed; pip install onnxruntime"
-        return None
-
-    def export(
+    def write(
         self,
         model: nn.Module,
-        example_inputs: tuple[Tensor, ...],
+        example_inputs: tuple[Any, ...],
         directory: Path,
         *,
-        dynamic: tuple[str, ...] = ("batch",),
+        dynamic: tuple[str, ...],
     ) -> Artifact:
         import onnx
         import onnxruntime
 
         from micronet.deployment.export import export_graph
+        from micronet.deployment.onnx_graph import read_signature
 
         exported = export_graph(model, example_inputs, dynamic=dynamic)
-        graph, remarks = self._graph(exported, example_inputs[0])
+        signature = read_signature(exported)
+        graph, remarks = self._graph(exported, signature)
         directory.mkdir(parents=True, exist_ok=True)
         onnx.save(graph, directory / _FILE)
-        artifact = Artifact(
+        return Artifact(
             directory=directory,
             backend="onnxruntime",
             file=_FILE,
-            input_shape=tuple(example_inputs[0].shape),
+            signature=signature,
             engine=f"onnxruntime {onnxruntime.__version__}",
             remarks=remarks,
         )
-        artifact.write_card()
-        return artifact
 
-    def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
-        try:
-            return OnnxRuntimeRunner(_session(str(artifact.path), threads))
-        except Exception as error:  # its exceptions share no base class
-            raise DeployError(f"onnxruntime can't load {artifact.path}: {error}") from error
+    def start(self, artifact: Artifact, *, threads: int | None) -> Runner:
+        return OnnxRuntimeRunner(artifact.signature, _session(str(artifact.path), threads))
 
     def _graph(
-        self, exported: onnx.ModelProto, example: Tensor
+        self, exported: onnx.ModelProto, signature: Signature
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """The graph at the precision asked for, and what there is to say about it."""
         from micronet.deployment.onnx_graph import Graph
@@ -102,7 +93,7 @@ class OnnxRuntime(DeployBackend):
         remarks = _in_float(rewrite(Graph(graph)))
         if floating is None or not _quantized(graph):
             return graph, remarks
-        ms, float_ms = _measured([graph, floating], example)
+        ms, float_ms = _measured([graph, floating], signature)
         figures = f"{float_ms:.3g} ms in fp32 and {ms:.3g} ms as quantized"
         if ms <= float_ms:
             return graph, (*remarks, f"Left as quantized: a call took {figures}.")
@@ -132,13 +123,14 @@ def _in_float(layers: dict[str, str]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _measured(graphs: list[onnx.ModelProto], example: Tensor) -> list[float]:
+def _measured(graphs: list[onnx.ModelProto], signature: Signature) -> list[float]:
     """Milliseconds of a call of each graph."""
     from micronet.deployment.timing import time_calls
 
-    batch = example.cpu().numpy()
-    runners = [OnnxRuntimeRunner(_session(graph.SerializeToString(), None)) for graph in graphs]
-    return time_calls([partial(runner, batch) for runner in runners], rounds=20).medians
+    noise = signature.noise()
+    sessions = [_session(graph.SerializeToString(), None) for graph in graphs]
+    runners = [OnnxRuntimeRunner(signature, session) for session in sessions]
+    return time_calls([partial(runner.run, noise) for runner in runners], rounds=20).medians
 
 
 def _session(model: str | bytes, threads: int | None) -> InferenceSession:
@@ -159,13 +151,14 @@ def _session(model: str | bytes, threads: int | None) -> InferenceSession:
     )
 
 
-@attrs.frozen
 class OnnxRuntimeRunner(Runner):
     """A session of ONNX Runtime."""
 
-    session: InferenceSession
+    def __init__(self, signature: Signature, session: InferenceSession) -> None:
+        super().__init__(signature)
+        self._session = session
+        self._outputs = [spec.name for spec in signature.output_specs]
 
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        (name,) = (tensor.name for tensor in self.session.get_inputs())
-        outputs: NDArray[np.float32] = self.session.run(None, {name: batch})[0]
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        outputs: Sequence[NDArray[Any]] = self._session.run(self._outputs, dict(inputs))
         return outputs

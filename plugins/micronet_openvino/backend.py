@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -11,7 +11,7 @@ from micronet.options import option
 from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _FILE, _WEIGHTS = "model.xml", "model.bin"
 
@@ -26,6 +26,7 @@ class OpenVino(DeployBackend):
     float32, where the engine by itself would take bfloat16.
     """
 
+    needs: ClassVar[tuple[str, str] | None] = ("openvino", "'micronet[openvino]'")
     fast: ClassVar[Scheme | None] = Scheme()
 
     precision: Literal["model", "int8", "fp32", "fp16"] = option(
@@ -39,51 +40,45 @@ class OpenVino(DeployBackend):
         of_signs = scheme.a_bits == 1
         return of_signs or super().is_fast(scheme)
 
-    def available(self) -> str | None:
-        from importlib.util import find_spec
-
-        if find_spec("openvino") is None:
-            return "openvino is not installed; pip install 'micronet[openvino]'"
-        return None
-
-    def export(
+    def write(
         self,
         model: nn.Module,
-        example_inputs: tuple[Tensor, ...],
+        example_inputs: tuple[Any, ...],
         directory: Path,
         *,
-        dynamic: tuple[str, ...] = ("batch",),
+        dynamic: tuple[str, ...],
     ) -> Artifact:
         import openvino
 
         from micronet.deployment.export import export_graph
+        from micronet.deployment.flat_model import example_arrays
+        from micronet.deployment.onnx_graph import read_signature
         from micronet.deployment.precision import at_precision
         from micronet_openvino.choosing import network_of
         from micronet_openvino.roundings import keep_roundings
 
         half = self.precision == "fp16"
         exported = export_graph(model, example_inputs, dynamic=dynamic)
+        signature = read_signature(exported)
         # OpenVINO itself makes float16 of float32.
         exported = at_precision(exported, "fp32" if half else self.precision)
         keep_roundings(exported)
-        images = example_inputs[0][:2].cpu().numpy()
-        network, remarks = network_of(exported, images)
+        example = example_arrays(signature, example_inputs, images=2)
+        network, remarks = network_of(exported, signature, example)
         directory.mkdir(parents=True, exist_ok=True)
         openvino.save_model(network, directory / _FILE, compress_to_fp16=half)
-        artifact = Artifact(
+        return Artifact(
             directory=directory,
             backend="openvino",
             file=_FILE,
-            input_shape=tuple(example_inputs[0].shape),
+            signature=signature,
             engine=f"openvino {openvino.__version__}",
             settings={"precision": "f16" if half else "f32"},
             more_files=(_WEIGHTS,),
             remarks=remarks,
         )
-        artifact.write_card()
-        return artifact
 
-    def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:
+    def start(self, artifact: Artifact, *, threads: int | None) -> Runner:
         from micronet_openvino.engine import load
 
-        return load(artifact.path, precision=artifact.settings["precision"], threads=threads)
+        return load(artifact, threads=threads)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import numpy as np
@@ -15,21 +17,23 @@ from onnx import TensorProto, helper
 from micronet.deployment.onnx_graph import Graph
 from micronet.errors import DeployError, listed
 from micronet.quantization.qdq import OPSET
+from micronet.techniques import Signature
 from micronet_openvino.binary import BinaryLayer, find, lower
-from micronet_openvino.engine import OpenVinoRunner, read
+from micronet_openvino.engine import OpenVinoRunner, compiled, read
 
 _TOLERANCE = 0.1
 """Of the outputs' spread: signs flip where sums are rounded in another order, all where wrong."""
 
 
 def network_of(
-    exported: onnx.ModelProto, images: NDArray[np.float32]
+    exported: onnx.ModelProto, signature: Signature, example: Mapping[str, NDArray[Any]]
 ) -> tuple[openvino.Model, tuple[str, ...]]:
     """A model for the engine, and sentences on the layers that could run on bits and do not.
 
     Args:
         exported: As `micronet.deployment.export` writes it.
-        images: A few inputs, for which a network on bits must give what one on integers gives.
+        signature: Of the graph.
+        example: Inputs for which a network on bits must give what one on integers gives.
     """
     chosen: list[BinaryLayer] = []
     rejected: defaultdict[str, list[str]] = defaultdict(list)
@@ -47,7 +51,7 @@ def network_of(
         rewritten.CopyFrom(exported)
         lower(rewritten, chosen)
         on_bits = read(rewritten)
-        if _same(on_bits, network, images):
+        if _same(on_bits, network, signature, example):
             network = on_bits
         else:
             reason = "the network on bits computes something else"
@@ -74,7 +78,7 @@ def is_exact(layer: BinaryLayer) -> bool:
     x = generator.choice(np.array([-1, 0, 1], np.float32), (2, channels, *size))
     signs = np.where(x >= 0, np.float32(1), np.float32(-1))
     try:
-        found = OpenVinoRunner(read(_alone(layer, x.shape)), {})(x)
+        (found,) = compiled(read(_alone(layer, x.shape)), {}).infer([x]).values()
     except (DeployError, RuntimeError):
         return False
     top, left, bottom, right = pads
@@ -104,11 +108,24 @@ def _alone(layer: BinaryLayer, shape: tuple[int, ...]) -> onnx.ModelProto:
     return model
 
 
-def _same(one: openvino.Model, other: openvino.Model, images: NDArray[np.float32]) -> bool:
+def _same(
+    one: openvino.Model,
+    other: openvino.Model,
+    signature: Signature,
+    example: Mapping[str, NDArray[Any]],
+) -> bool:
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
     try:
-        found = OpenVinoRunner(one, {"INFERENCE_PRECISION_HINT": "f32"})(images)
+        found = OpenVinoRunner(signature, one, options).run(example)
     except (DeployError, RuntimeError):
         return False
-    expected = OpenVinoRunner(other, {"INFERENCE_PRECISION_HINT": "f32"})(images)
+    expected = OpenVinoRunner(signature, other, options).run(example)
+    return all(map(_near, found, expected))
+
+
+def _near(found: NDArray[Any], expected: NDArray[Any]) -> bool:
+    if found.shape != expected.shape:
+        return False
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
     spread = float(np.square(expected - expected.mean()).mean())
     return float(np.square(found - expected).mean()) <= _TOLERANCE**2 * spread

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import openvino
 from numpy.typing import NDArray
@@ -15,8 +14,9 @@ from openvino._offline_transformations import apply_moc_transformations
 from openvino.frontend import NodeContext
 from openvino.frontend.onnx import ConversionExtension
 
+from micronet.deployment.batches import batch_of, run_in_pieces
 from micronet.errors import DeployError
-from micronet.techniques import Runner
+from micronet.techniques import Artifact, Runner, Signature
 from micronet_openvino.binary import DOMAIN
 
 _DEVICE = "CPU"
@@ -25,6 +25,9 @@ _NUMBERED = re.compile(r"[A-Z]\w*_\d+")
 _PART = 8
 _COMPILED = 4
 """Shapes that get a graph of their own; a graph takes memory, and up to a second to compile."""
+
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Of all inputs, by name."""
 
 
 def read(model: onnx.ModelProto) -> openvino.Model:
@@ -63,29 +66,23 @@ def _binary_convolution(node: NodeContext) -> list[openvino.Output]:
     return [convolution.output(0)]
 
 
-def load(path: Path, *, precision: str, threads: int | None) -> OpenVinoRunner:
-    """A model's file, ready to run.
+def load(artifact: Artifact, *, threads: int | None) -> OpenVinoRunner:
+    """An artifact's engine, ready to run.
 
     Args:
-        path: The XML file; the weights lie beside it.
-        precision: What float layers compute in, "f32" or "f16".
+        artifact: Its file is the XML; the weights lie beside it.
         threads: Threads it may use; `None` lets the engine choose.
-
-    Raises:
-        DeployError: There is no model in it that the engine can run.
     """
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
+        # What float layers compute in, "f32" or "f16".
+        "INFERENCE_PRECISION_HINT": artifact.settings["precision"],
         # By itself it rounds what a linear layer with integer weights reads in float.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
-    try:
-        return OpenVinoRunner(openvino.Core().read_model(path), options)
-    except RuntimeError as error:
-        raise DeployError(f"openvino can't load {path}: {error}") from error
+    return OpenVinoRunner(artifact.signature, openvino.Core().read_model(artifact.path), options)
 
 
 class OpenVinoRunner(Runner):
@@ -93,41 +90,52 @@ class OpenVinoRunner(Runner):
 
     A graph that knows its shapes saves about a tenth of its time where layers are small, so there
     is one for each shape that comes again, beside the one for any. On bits the engine takes no
-    other: batches are cut into eights and ones.
+    other: batches are cut into eights and ones, if they can be cut.
     """
 
-    def __init__(self, model: openvino.Model, options: dict[str, Any]) -> None:
+    def __init__(
+        self, signature: Signature, model: openvino.Model, options: dict[str, Any]
+    ) -> None:
+        super().__init__(signature)
         self._model = model
         self._options = options
-        self._seen: set[tuple[int, ...]] = set()
-        self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
+        self._seen: set[_Shapes] = set()
+        self._requests: dict[_Shapes, openvino.InferRequest] = {}
         self._on_bits = any(
             operation.get_type_name() == "BinaryConvolution" for operation in model.get_ops()
         )
-        self._any = None if self._on_bits else self._compile()
+        self._taken = {name for port in model.inputs for name in port.get_names()}
+        self._any = None if self._on_bits else compiled(model, options)
 
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = _parts(batch) if self._on_bits else [batch]
-        outputs = [self._request(part.shape).infer([part])[0] for part in parts]
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        count = batch_of(self.signature, inputs)
+        if count is None or not self._on_bits or not self.signature.can_be_cut:
+            return self._run(inputs)
+        return run_in_pieces(self._run, self.signature, inputs, _pieces(count))
 
-    def _request(self, shape: tuple[int, ...]) -> openvino.InferRequest:
-        if shape in self._requests:
-            return self._requests[shape]
-        if self._any is not None and (shape not in self._seen or len(self._requests) == _COMPILED):
-            self._seen.add(shape)
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        # An input that the model does not use is none of the engine's.
+        taken = {name: array for name, array in inputs.items() if name in self._taken}
+        shapes = tuple((name, array.shape) for name, array in taken.items())
+        return list(self._request(shapes).infer(taken).to_tuple())
+
+    def _request(self, shapes: _Shapes) -> openvino.InferRequest:
+        if shapes in self._requests:
+            return self._requests[shapes]
+        if self._any is not None and (shapes not in self._seen or len(self._requests) == _COMPILED):
+            self._seen.add(shapes)
             return self._any
-        self._model.reshape(list(shape))
-        self._requests[shape] = self._compile()
-        return self._requests[shape]
-
-    def _compile(self) -> openvino.InferRequest:
-        compiled = openvino.Core().compile_model(self._model, _DEVICE, self._options)
-        return compiled.create_infer_request()
+        self._model.reshape({name: list(shape) for name, shape in shapes})
+        self._requests[shapes] = compiled(self._model, self._options)
+        return self._requests[shapes]
 
 
-def _parts(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    cut = len(batch) - len(batch) % _PART
-    return [batch[i : i + _PART] for i in range(0, cut, _PART)] + [
-        batch[i : i + 1] for i in range(cut, len(batch))
-    ]
+def compiled(model: openvino.Model, options: dict[str, Any]) -> openvino.InferRequest:
+    """A model made ready for the CPU."""
+    return openvino.Core().compile_model(model, _DEVICE, options).create_infer_request()
+
+
+def _pieces(count: int) -> list[tuple[int, int]]:
+    whole = count - count % _PART
+    eights = [(start, start + _PART) for start in range(0, whole, _PART)]
+    return [*eights, *((start, start + 1) for start in range(whole, count))] or [(0, 0)]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
 from micronet.errors import DeployError, OptionError
 from micronet.options import option
-from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
+from micronet.techniques import Artifact, DeployBackend, Runner, Scheme, Signature
 
 if TYPE_CHECKING:
     import onnx
-    from torch import Tensor, nn
+    from torch import nn
 
     from micronet_tensorrt.profile import Profile
 
@@ -96,16 +97,16 @@ class TensorRT(DeployBackend):
     def write_graph(
         self,
         model: nn.Module,
-        example_inputs: tuple[Tensor, ...],
-        path: Path,
+        example_inputs: tuple[Any, ...],
+        path: Path | str,
         *,
-        dynamic: tuple[str, ...] = ("batch",),
+        dynamic: Sequence[str] = ("batch",),
     ) -> tuple[str, ...]:
         """Writes the graph that TensorRT builds engines of; needs neither TensorRT nor a GPU.
 
         Args:
             model: As for `export`.
-            example_inputs: One batch.
+            example_inputs: As for `export`.
             path: The ONNX file.
             dynamic: As for `export`.
 
@@ -117,79 +118,83 @@ class TensorRT(DeployBackend):
         """
         import onnx
 
-        graph, profile, remarks = self._graph(model, example_inputs, dynamic)
+        path = Path(path)
+        graph, signature, remarks = self._graph(model, example_inputs, tuple(dynamic))
         onnx.save(graph, path)
-        return (*remarks, self._trtexec(profile, path.name))
+        return (*remarks, self._trtexec(self._profiles(signature), path.name))
 
-    def export(
+    def write(
         self,
         model: nn.Module,
-        example_inputs: tuple[Tensor, ...],
+        example_inputs: tuple[Any, ...],
         directory: Path,
         *,
-        dynamic: tuple[str, ...] = ("batch",),
+        dynamic: tuple[str, ...],
     ) -> Artifact:
-        from micronet.deployment.export import INPUT, OUTPUT
         from micronet_tensorrt.building import build
         from micronet_tensorrt.engine_file import EngineFile
         from micronet_tensorrt.gpu import platform
 
-        self._refuse_elsewhere()
-        graph, profile, remarks = self._graph(model, example_inputs, dynamic)
+        graph, signature, remarks = self._graph(model, example_inputs, dynamic)
+        profiles = self._profiles(signature)
         here = platform()
         serialized = graph.SerializeToString()
-        plan = build(serialized, profile, here, workspace_mb=self.workspace_mb)
+        plan = build(serialized, profiles, here, workspace_mb=self.workspace_mb)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / _GRAPH).write_bytes(serialized)
-        EngineFile(here, INPUT, OUTPUT, profile, plan).write(directory / _FILE)
-        artifact = Artifact(
+        EngineFile(here, profiles, plan).write(directory / _FILE)
+        return Artifact(
             directory=directory,
             backend="tensorrt",
             file=_FILE,
-            input_shape=tuple(example_inputs[0].shape),
+            signature=signature,
             engine=f"TensorRT {here.tensorrt} on {here.gpu}",
-            remarks=(*remarks, self._trtexec(profile, _GRAPH)),
+            remarks=(*remarks, self._trtexec(profiles, _GRAPH)),
         )
-        artifact.write_card()
-        return artifact
 
-    def load(self, artifact: Artifact, *, threads: int | None = None) -> Runner:  # noqa: ARG002
+    def start(self, artifact: Artifact, *, threads: int | None) -> Runner:  # noqa: ARG002
         from micronet_tensorrt.engine_file import EngineFile
         from micronet_tensorrt.gpu import platform
         from micronet_tensorrt.runner import TensorRTRunner
 
         file = EngineFile.read(artifact.path)
-        self._refuse_elsewhere()
+        self.refuse_elsewhere()
         reason = file.platform.why_not(platform())
         if reason is not None:
             raise DeployError(f"{artifact.path} can't be loaded: {reason}")
-        return TensorRTRunner(file)
+        return TensorRTRunner(artifact.signature, file)
+
+    def _profiles(self, signature: Signature) -> dict[str, Profile]:
+        """The shapes to build an engine for, by the names of the inputs."""
+        from micronet_tensorrt.profile import Profile
+
+        return {
+            spec.name: Profile.around(
+                spec,
+                best_batch=self.best_batch,
+                max_batch=self.max_batch,
+                min_size=self.min_size,
+                max_size=self.max_size,
+            )
+            for spec in signature.input_specs
+        }
 
     def _graph(
-        self, model: nn.Module, example_inputs: tuple[Tensor, ...], dynamic: tuple[str, ...]
-    ) -> tuple[onnx.ModelProto, Profile, list[str]]:
-        """The graph that TensorRT takes, the shapes to build it for, and what to hear about it."""
+        self, model: nn.Module, example_inputs: tuple[Any, ...], dynamic: tuple[str, ...]
+    ) -> tuple[onnx.ModelProto, Signature, list[str]]:
+        """The graph that TensorRT takes, its signature, and what there is to hear about it."""
         from micronet.deployment.export import export_graph
-        from micronet.deployment.onnx_graph import Graph
+        from micronet.deployment.onnx_graph import Graph, read_signature
         from micronet.deployment.precision import at_precision
-        from micronet.graph.example_inputs import check_example_inputs
         from micronet_tensorrt.lint import for_tensorrt
-        from micronet_tensorrt.profile import Profile
         from micronet_tensorrt.rewriting import (
             dequantize_weights_without_kernel,
             remark_on_float_layers,
         )
 
-        check_example_inputs(example_inputs)
-        profile = Profile.around(
-            example_inputs[0].shape,
-            dynamic,
-            best_batch=self.best_batch,
-            max_batch=self.max_batch,
-            min_size=self.min_size,
-            max_size=self.max_size,
-        )
         exported = export_graph(model, example_inputs, dynamic=dynamic)
+        signature = read_signature(exported)
+        self._profiles(signature)  # refuses an example that they leave out
         exported = at_precision(exported, self.precision)
         graph = Graph(exported)
         remarks = remark_on_float_layers(graph) + dequantize_weights_without_kernel(graph)
@@ -205,25 +210,17 @@ class TensorRT(DeployBackend):
             raise DeployError(
                 f"TensorRT would refuse the model. {' '.join(found[:_NAMED])}{more}{remedy}"
             )
-        return exported, profile, remarks
+        return exported, signature, remarks
 
-    def _refuse_elsewhere(self) -> None:
-        reason = self.available()
-        if reason is not None:
-            raise DeployError(f"tensorrt can't run here: {reason}.")
-
-    def _trtexec(self, profile: Profile, graph: str) -> str:
-        from micronet.deployment.export import INPUT
+    def _trtexec(self, profiles: Mapping[str, Profile], graph: str) -> str:
         from micronet_tensorrt.profile import in_words
 
         options = [f"--onnx={graph}", "--stronglyTyped", f"--saveEngine={Path(graph).stem}.plan"]
-        if profile.dynamic:
-            for name, shape in (
-                ("min", profile.smallest),
-                ("opt", profile.best),
-                ("max", profile.largest),
-            ):
-                options.append(f"--{name}Shapes={INPUT}:{in_words(shape)}")
+        dynamic = {name: profile for name, profile in profiles.items() if profile.dynamic}
+        if dynamic:
+            for option, field in (("min", "smallest"), ("opt", "best"), ("max", "largest")):
+                shapes = [f"{n}:{in_words(getattr(each, field))}" for n, each in dynamic.items()]
+                options.append(f"--{option}Shapes={','.join(shapes)}")
         if self.workspace_mb is not None:
             options.append(f"--memPoolSize=workspace:{self.workspace_mb}")
         return f"The same on the command line, beside the graph: trtexec {' '.join(options)}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from micronet.deployment.export import INPUT
 from micronet.errors import DeployError
 from micronet_tensorrt.engine_file import Platform
 from micronet_tensorrt.gpu import current, primary_context
@@ -15,13 +15,17 @@ from micronet_tensorrt.profile import Profile
 
 
 def build(
-    graph: bytes, profile: Profile, platform: Platform, *, workspace_mb: int | None = None
+    graph: bytes,
+    profiles: Mapping[str, Profile],
+    platform: Platform,
+    *,
+    workspace_mb: int | None = None,
 ) -> bytes:
     """The plan of a graph whose types say what it computes in; takes seconds to minutes.
 
     Args:
-        graph: A serialized ONNX model with one input, named as `micronet.deployment.export` does.
-        profile: Shapes that the input may have.
+        graph: A serialized ONNX model.
+        profiles: Shapes that each input may have, by its name.
         platform: That of this machine.
         workspace_mb: Memory on the GPU that a layer may use to compute, in MiB; `None` for all.
 
@@ -44,7 +48,14 @@ def build(
         if workspace_mb is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb * 2**20)
         shapes = builder.create_optimization_profile()
-        shapes.set_shape(INPUT, profile.smallest, profile.best, profile.largest)
+        for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+            if tensor.is_shape_tensor:
+                raise DeployError(
+                    f"Input {tensor.name!r} decides on the shape of something, which an engine of "
+                    f"TensorRT can't have here; export the model with it fixed."
+                )
+            profile = profiles[tensor.name]
+            shapes.set_shape(tensor.name, profile.smallest, profile.best, profile.largest)
         config.add_optimization_profile(shapes)
         file = timing_cache_file(platform)
         _use_timings(config, file)

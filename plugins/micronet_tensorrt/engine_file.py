@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from micronet.errors import DeployError
 from micronet.storage.files import replacing
 from micronet_tensorrt.profile import Profile
 
-_MAGIC = b"micronet tensorrt 1\n"
+_MAGIC = b"micronet tensorrt 2\n"
 _LENGTH_BYTES = 8
 
 
@@ -57,16 +58,12 @@ class EngineFile:
 
     Args:
         platform: What it was built with and on.
-        input: Name of the input.
-        output: Name of the output.
-        profile: Shapes that the input may have.
+        profiles: Shapes that each input may have, by its name.
         plan: TensorRT's serialized engine.
     """
 
     platform: Platform
-    input: str
-    output: str
-    profile: Profile
+    profiles: Mapping[str, Profile]
     plan: bytes = attrs.field(repr=False)
 
     def write(self, path: Path) -> None:
@@ -99,7 +96,7 @@ class EngineFile:
             written, plan = header.pop("plan"), content[end:]
             if (written["bytes"], written["crc32"]) != (len(plan), zlib.crc32(plan)):
                 raise DeployError(f"{path} is damaged: its plan is not the one that was written.")
-            platform, profile = Platform(**header.pop("platform")), Profile(**header.pop("profile"))
-            return cls(platform=platform, profile=profile, plan=plan, **header)
-        except (ValueError, KeyError, TypeError) as error:
+            profiles = {name: Profile(**each) for name, each in header["profiles"].items()}
+            return cls(Platform(**header["platform"]), profiles, plan)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DeployError(f"{path} is damaged: its header can't be read: {error}.") from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from micronet.errors import DeployError
+from micronet.techniques import TensorSpec
 
 _BATCH, _SIZE = 0, {"height": 2, "width": 3}
 
@@ -17,7 +18,7 @@ def _as_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 @attrs.frozen
 class Profile:
-    """Shapes of the input, batch first: the smallest, the one to be fastest at, the largest."""
+    """Shapes of an input: the smallest, the one to be fastest at, the largest."""
 
     smallest: tuple[int, ...] = attrs.field(converter=_as_shape)
     best: tuple[int, ...] = attrs.field(converter=_as_shape)
@@ -26,19 +27,17 @@ class Profile:
     @classmethod
     def around(
         cls,
-        example: Sequence[int],
-        dynamic: Sequence[str],
+        spec: TensorSpec,
         *,
         best_batch: int,
         max_batch: int,
         min_size: tuple[int, int] | None,
         max_size: tuple[int, int] | None,
     ) -> Profile:
-        """A profile for inputs like an example; dimensions that are not dynamic are the example's.
+        """A profile for an input; dimensions that are not free are the example's.
 
         Args:
-            example: Shape of an example, batch first.
-            dynamic: Dimensions that may differ: "batch", "height", "width".
+            spec: The input.
             best_batch: Batch to be fastest at.
             max_batch: Largest batch.
             min_size: Smallest height and width; half of the example's if `None`.
@@ -47,11 +46,12 @@ class Profile:
         Raises:
             DeployError: The example lies outside the sizes.
         """
+        example = spec.example
         smallest, best, largest = list(example), list(example), list(example)
-        if "batch" in dynamic:
+        if _BATCH in spec.free:
             smallest[_BATCH], best[_BATCH], largest[_BATCH] = 1, best_batch, max_batch
         for index, (name, axis) in enumerate(_SIZE.items()):
-            if name not in dynamic:
+            if axis not in spec.free:
                 continue
             smallest[axis] = min_size[index] if min_size else max(1, example[axis] // 2)
             largest[axis] = max_size[index] if max_size else 2 * example[axis]
@@ -66,16 +66,16 @@ class Profile:
     def dynamic(self) -> bool:
         return self.smallest != self.largest
 
-    def why_not(self, shape: Sequence[int]) -> str | None:
-        """Why the engine can't take inputs of a shape, as a sentence; any batch is fine."""
-        images, bounds = shape[1:], list(zip(self.smallest, self.largest, strict=True))[1:]
-        fits = len(images) == len(bounds) and all(
-            low <= size <= high for size, (low, high) in zip(images, bounds, strict=True)
-        )
-        if fits:
+    def why_not(self, spec: TensorSpec, shape: Sequence[int]) -> str | None:
+        """Why the engine can't take an input of a shape, as a sentence; any batch is fine."""
+        skipped = 1 if spec.has_batch else 0
+        bounds = list(zip(self.smallest, self.largest, strict=True))[skipped:]
+        sizes = shape[skipped:]
+        if all(low <= size <= high for size, (low, high) in zip(sizes, bounds, strict=True)):
             return None
         wanted = "x".join(f"{low}" if low == high else f"{low}-{high}" for low, high in bounds)
-        return f"The engine takes images of {wanted}, got {in_words(images) or 'a number'}."
+        each = " for each image" if skipped else ""
+        return f"The engine takes {spec.name!r} of {wanted}{each}, got {in_words(sizes)}."
 
     def pieces(self, count: int) -> Iterator[tuple[int, int]]:
         """Start and end of each call of the engine for a batch of `count`; none is one too."""

@@ -12,7 +12,14 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from micronet.deployment.parity import compare, first_departure, where_they_part, worst_images
+from micronet.deployment.parity import (
+    Agreement,
+    compare,
+    first_departure,
+    where_they_part,
+    worst_images,
+)
+from micronet.errors import DeployError
 from micronet.graph import TracingError
 from micronet.registry import create
 from micronet.techniques import DeployBackend
@@ -105,10 +112,7 @@ class Miswritten(DeployBackend):
 
     layer: str
 
-    def available(self):
-        return None
-
-    def export(self, model, example_inputs, directory, *, dynamic=("batch",)):
+    def write(self, model, example_inputs, directory, *, dynamic):
         good = create("deploy_backend", "onnxruntime")
         artifact = good.export(model, example_inputs, directory, dynamic=dynamic)
         file = onnx.load(artifact.path)
@@ -120,7 +124,7 @@ class Miswritten(DeployBackend):
         onnx.save(file, artifact.path)
         return artifact
 
-    def load(self, artifact, *, threads=None):
+    def start(self, artifact, *, threads):
         return create("deploy_backend", "onnxruntime").load(artifact, threads=1)
 
 
@@ -186,3 +190,77 @@ def test_equal_outputs_have_no_error_even_where_they_are_infinite():
     assert (found.top1, found.max_error, found.mean_error) == (1, 0, 0)
     constant = np.full((2, 3), 4, np.float32)
     assert compare(nn.Identity(), constant, constant).max_error == 0
+
+
+def test_each_output_has_its_figures_and_the_worst_stand_for_all():
+    maps = np.zeros((2, 3, 2, 2), np.float32)
+    maps[:, 0] = 1
+    other = maps.copy()
+    other[0, :, 0, 0] = [0, 1, 0]  # another class at one of eight pixels
+    simulated = {"out": maps, "aux": (LOGITS, None)}
+    found = compare(nn.Identity(), simulated, {"out": other, "aux": (LOGITS, None)})
+    assert list(found.outputs) == ["out", "aux_0"]
+    assert found.outputs["aux_0"] == Agreement(1.0, 0.0, 0.0)
+    assert found.outputs["out"].top1 == pytest.approx(7 / 8)
+    assert (found.top1, found.max_error) == (found.outputs["out"].top1, pytest.approx(255))
+
+
+@pytest.mark.parametrize(
+    ("simulated", "other", "top1", "max_error"),
+    [
+        (np.array([3, 4, 5, 6]), np.array([3, 4, 5, 8]), 0.75, 2),
+        (np.array([True, False]), np.array([True, True]), 0.5, 1),
+        (np.array([0, 255], np.float32), np.array([0.5, 253], np.float32), 0.5, 2),
+        (np.array([[0], [255]], np.float32), np.array([[0.5], [253]], np.float32), 0.5, 2),
+        (np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32), 1, 0),
+        (np.float32(1), np.float32(1), 1, 0),
+    ],
+)
+def test_integers_numbers_and_nothing_have_figures_too(simulated, other, top1, max_error):
+    found = compare(nn.Identity(), simulated, other)
+    assert (found.top1, found.max_error) == (top1, pytest.approx(max_error))
+
+
+def test_an_infinite_value_in_any_output_counts():
+    broken = LOGITS.copy()
+    broken[0, 0] = np.nan
+    found = compare(nn.Identity(), (LOGITS, LOGITS), (LOGITS, broken))
+    assert found.outputs["output_0"].max_error == 0
+    assert (found.max_error, found.top1) == (np.inf, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (LOGITS, "The simulated model gives out, aux, the engine gives output."),
+        ({"out": LOGITS}, "The simulated model gives out, aux, the engine gives out."),
+        (
+            {"out": LOGITS, "aux": LOGITS[:1]},
+            r"The output 'aux' is \[3, 2\] in the simulated model and \[1, 2\] in the engine.",
+        ),
+    ],
+)
+def test_another_structure_is_refused_in_words(other, sentence):
+    with pytest.raises(DeployError, match=sentence):
+        compare(nn.Identity(), {"out": LOGITS, "aux": LOGITS}, other)
+
+
+def test_each_quantized_output_of_a_traced_model_has_its_own_step(model):
+    graph = copy.deepcopy(model)
+    names = ("activation_quantizers_pool", "activation_quantizers_body_bn")
+    nodes = {node.name: node for node in graph.graph.nodes}
+    graph.graph.output_node().args = ({name: nodes[name] for name in names},)
+    outputs = dict.fromkeys(names, LOGITS)
+    off = dict.fromkeys(names, LOGITS + 1)
+    found = compare(graph, outputs, off).outputs
+    for name, layer in zip(names, ("pool", "body_bn"), strict=True):
+        step = float(graph.get_submodule(f"activation_quantizers.{layer}").scale)
+        assert found[name].max_error == pytest.approx(1 / step, rel=1e-3)
+
+
+def test_the_worst_images_are_those_of_any_output():
+    second = LOGITS.copy()
+    second[1] += 9
+    table = np.ones(5, np.float32)
+    found = {"a": LOGITS, "b": second, "table": table}
+    assert worst_images({"a": LOGITS, "b": LOGITS, "table": table}, found, count=1) == [1]

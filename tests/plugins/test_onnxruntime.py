@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import attrs
 import numpy as np
 import onnxruntime
 import pytest
@@ -65,7 +66,8 @@ def test_the_folder_holds_the_engines_file_and_its_card_only(integer):
     assert names == ["artifact.json", "model.onnx"]
     card = json.loads((integer.directory / "artifact.json").read_text())
     assert card["backend"] == "onnxruntime"
-    assert card["input_shape"] == [4, 3, 32, 32]
+    (spec,) = card["signature"]["inputs"]["parts"]
+    assert (spec["shape"], spec["example"]) == (["batch", 3, 32, 32], [4, 3, 32, 32])
     assert card["engine"] == f"onnxruntime {onnxruntime.__version__}"
 
 
@@ -83,16 +85,16 @@ def test_a_folder_without_a_card_is_refused_by_name(tmp_path):
         Artifact.read(tmp_path)
 
 
-@pytest.mark.parametrize("card", ["{", "[]", "{}", '{"input_shape": 3}'])
+@pytest.mark.parametrize("card", ["{", "[]", "{}", '{"signature": 3}'])
 def test_a_broken_card_is_refused_in_words(tmp_path, card):
     (tmp_path / "artifact.json").write_text(card)
     with pytest.raises(DeployError, match="holds no readable artifact"):
         Artifact.read(tmp_path)
 
 
-def test_a_broken_engine_file_is_refused_in_words(backend, tmp_path):
+def test_a_broken_engine_file_is_refused_in_words(backend, integer, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
-    artifact = Artifact(tmp_path, "onnxruntime", "model.onnx", (1, 3, 32, 32), "onnxruntime")
+    artifact = attrs.evolve(integer, directory=tmp_path)
     with pytest.raises(DeployError, match="can't load"):
         backend.load(artifact)
 
@@ -115,9 +117,10 @@ def test_the_engine_runs_where_torch_cannot_be_imported(backend, integer, tmp_pa
     hidden.mkdir()
     (hidden / "torch.py").write_text("raise ImportError('there is no torch here')\n")
     np.save(tmp_path / "in.npy", X.numpy())
+    path = os.pathsep.join(filter(None, [str(hidden), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", SERVE, integer.directory, tmp_path / "in.npy", tmp_path / "out.npy"],
-        env={**os.environ, "PYTHONPATH": str(hidden)},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

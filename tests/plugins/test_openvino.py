@@ -218,10 +218,9 @@ def test_an_unknown_precision_is_refused(create):
         create("deploy_backend", "openvino", precision="fp23")
 
 
-def test_a_broken_engine_file_is_refused_in_words(create, tmp_path):
+def test_a_broken_engine_file_is_refused_in_words(create, integer, tmp_path):
     (tmp_path / "model.xml").write_bytes(b"not a graph")
-    settings = {"precision": "f32"}
-    artifact = Artifact(tmp_path, "openvino", "model.xml", (1, 3, 32, 32), "openvino", settings)
+    artifact = attrs.evolve(integer.artifact, directory=tmp_path)
     with pytest.raises(DeployError, match="can't load"):
         create("deploy_backend", "openvino").load(artifact)
 

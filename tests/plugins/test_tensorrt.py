@@ -18,7 +18,8 @@ from torch import nn
 from micronet.errors import DeployError, OptionError, RecipeError
 from micronet.recipe import Deploy, Quantize, Recipe, Train
 from micronet.recipe.resolution import resolve
-from micronet.techniques import Artifact, Scheme
+from micronet.structure import Nest
+from micronet.techniques import Artifact, Scheme, Signature, TensorSpec
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 without_tensorrt = pytest.mark.skipif(
@@ -148,6 +149,30 @@ def test_the_line_for_trtexec_tells_the_same_shapes(integers):
     )
 
 
+class TwoInputs(nn.Module):
+    """Images and a number for each, a map and a row for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image, gate):
+        x = self.stem(image) * gate[:, :, None, None]
+        return {"map": x, "rows": (x.mean((2, 3)), gate + 1)}
+
+
+def test_a_graph_of_several_inputs_has_a_profile_for_each(create, tmp_path):
+    backend = create("deploy_backend", "tensorrt", max_batch=4)
+    path = tmp_path / "net.onnx"
+    remarks = backend.write_graph(TwoInputs().eval(), (X, torch.ones(4, 4)), str(path))
+    assert remarks[-1].endswith(
+        "--minShapes=image:1x3x16x16,gate:1x4 --optShapes=image:1x3x16x16,gate:1x4 "
+        "--maxShapes=image:4x3x16x16,gate:4x4"
+    )
+    session = onnxruntime.InferenceSession(path)
+    assert [tensor.name for tensor in session.get_outputs()] == ["map", "rows_0", "rows_1"]
+
+
 def test_in_float16_the_whole_graph_is_so(write):
     half = write(convolutions(), dynamic=(), precision="fp16", workspace_mb=64)
     assert onnx.TensorProto.FLOAT16 in {c.data_type for c in half.graph.graph.initializer}
@@ -236,9 +261,15 @@ def test_an_option_that_makes_no_sense_is_refused(create, options, message):
         create("deploy_backend", "tensorrt", **options)
 
 
+def spec(dynamic=("batch",)):
+    shape = [("batch", 4), (None, 3), ("height", 16), ("width", 24)]
+    sizes = [name if name in dynamic else size for name, size in shape]
+    return TensorSpec("image", "float32", sizes, [size for _, size in shape])
+
+
 def profile(dynamic=("batch",), **changes):
     options = {"best_batch": 2, "max_batch": 8, "min_size": None, "max_size": None, **changes}
-    return Profile.around((4, 3, 16, 24), dynamic, **options)
+    return Profile.around(spec(dynamic), **options)
 
 
 def test_dimensions_that_are_not_dynamic_are_the_examples():
@@ -248,16 +279,24 @@ def test_dimensions_that_are_not_dynamic_are_the_examples():
     assert wide == Profile((4, 3, 8, 24), (4, 3, 16, 24), (4, 3, 32, 48))
 
 
+def test_a_number_has_a_profile_too():
+    options = {"best_batch": 2, "max_batch": 8, "min_size": None, "max_size": None}
+    number = Profile.around(TensorSpec("count", "int64", (), ()), **options)
+    assert not number.dynamic
+    assert number.why_not(TensorSpec("count", "int64", (), ()), ()) is None
+
+
 def test_sizes_that_leave_the_example_out_are_refused():
     with pytest.raises(DeployError, match=r"width of 24 lies outside .* 1 to 20"):
         profile(("height", "width"), min_size=(1, 1), max_size=(20, 20))
 
 
 def test_images_of_another_size_are_refused_with_those_that_fit():
-    wide = profile(("batch", "width"))
-    assert wide.why_not((99, 3, 16, 48)) is None
-    assert wide.why_not((1, 3, 16, 49)) == "The engine takes images of 3x16x12-48, got 3x16x49."
-    assert "got 3x16" in wide.why_not((3, 3, 16))
+    wide, image = profile(("batch", "width")), spec(("batch", "width"))
+    assert wide.why_not(image, (99, 3, 16, 48)) is None
+    assert wide.why_not(image, (1, 3, 16, 49)) == (
+        "The engine takes 'image' of 3x16x12-48 for each image, got 3x16x49."
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,7 +308,10 @@ def test_a_batch_above_the_largest_runs_in_pieces(count, pieces):
 
 
 HERE = Platform("11.4.0", "NVIDIA RTX A4000", "8.6")
-FILE = EngineFile(HERE, "input", "output", profile(), b"a plan" * 100)
+FILE = EngineFile(HERE, {"image": profile()}, b"a plan" * 100)
+SIGNATURE = Signature(
+    Nest("tuple", ["x"], [spec()]), TensorSpec("output", "float32", ("batch", 10), (4, 10))
+)
 
 
 @pytest.fixture
@@ -295,14 +337,14 @@ def test_an_engines_file_is_read_back(path):
 )
 def test_a_file_that_is_not_whole_is_refused_before_tensorrt_sees_it(create, path, damage, words):
     path.write_bytes(damage(path.read_bytes()))
-    artifact = Artifact(path.parent, "tensorrt", path.name, (4, 3, 16, 24), "TensorRT")
+    artifact = Artifact(path.parent, "tensorrt", path.name, SIGNATURE, "TensorRT")
     with pytest.raises(DeployError, match=words) as caught:
         create("deploy_backend", "tensorrt").load(artifact)
     assert str(path) in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_refused_in_words(create, tmp_path):
-    artifact = Artifact(tmp_path, "tensorrt", "model.engine", (4, 3, 16, 24), "TensorRT")
+    artifact = Artifact(tmp_path, "tensorrt", "model.engine", SIGNATURE, "TensorRT")
     with pytest.raises(DeployError, match=r"model.engine can't be read: No such file"):
         create("deploy_backend", "tensorrt").load(artifact)
 
@@ -329,7 +371,7 @@ from micronet.errors import DeployError
 from micronet.techniques import Artifact
 import micronet_tensorrt.runner
 
-artifact = Artifact(pathlib.Path(sys.argv[1]), "tensorrt", "model.engine", (4, 3, 16, 24), "-")
+artifact = Artifact(pathlib.Path(sys.argv[1]), "tensorrt", "model.engine", None, "-")
 try:
     registry.create("deploy_backend", "tensorrt").load(artifact)
 except DeployError as error:

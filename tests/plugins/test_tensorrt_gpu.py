@@ -100,17 +100,45 @@ def test_batches_below_and_above_the_largest(integers, count):
     assert np.allclose(runner(many[:count]), expected, atol=1e-2 * np.abs(runner(many)).max())
 
 
-def test_a_fixed_batch_serves_smaller_and_larger_ones(deploy, net):
+def test_a_fixed_batch_takes_no_other(deploy, net):
     _, _, runner = deploy(net, dynamic=())
-    assert error(runner(X[:1].numpy()), outputs(net, X[:1])) <= 1e-4
-    assert error(runner(X[:5].numpy()), outputs(net, X[:5])) <= 1e-4
+    assert error(runner(X[:2].numpy()), outputs(net, X[:2])) <= 1e-4
+    with pytest.raises(DeployError, match=r"must be float32 \[2, 3, 16, 16\], got"):
+        runner(X[:1].numpy())
+
+
+class Several(nn.Module):
+    """Images and a row of numbers for each; a map, rows and integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image, gate):
+        x = self.stem(image) * gate["by"][:, :, None, None]
+        return {"map": x, "rows": (x.mean((2, 3)), x.mean((2, 3)).argmax(1))}
+
+
+@pytest.mark.parametrize("count", [0, 1, 19])
+def test_several_inputs_and_outputs_go_through_in_pieces(create, tmp_path, count):
+    torch.manual_seed(0)
+    model = Several().eval()
+    backend = create("deploy_backend", "tensorrt", max_batch=8)
+    runner = backend.load(backend.export(model, (X[:2], {"by": torch.ones(2, 4)}), str(tmp_path)))
+    images, by = torch.randn(count, 3, 16, 16), torch.randn(count, 4)
+    found = runner(images.numpy(), {"by": by.numpy()})
+    with torch.no_grad():
+        expected = model(images, {"by": by})
+    assert np.allclose(found["map"], expected["map"], atol=1e-4)
+    assert np.allclose(found["rows"][0], expected["rows"][0], atol=1e-4)
+    assert np.array_equal(found["rows"][1], expected["rows"][1])
 
 
 def test_height_and_width_may_differ_within_the_profile(deploy, net):
     _, _, runner = deploy(net, dynamic=("batch", "height", "width"))
     wide = torch.randn(3, 3, 8, 32, generator=torch.Generator().manual_seed(6))
     assert error(runner(wide.numpy()), outputs(net, wide)) <= 1e-4
-    with pytest.raises(DeployError, match="takes images of 3x8-32x8-32, got 3x16x33"):
+    with pytest.raises(DeployError, match="of 3x8-32x8-32 for each image, got 3x16x33"):
         runner(np.zeros((1, 3, 16, 33), np.float32))
 
 
@@ -118,12 +146,12 @@ def test_buffers_are_kept_and_grow_only_when_they_must(integers):
     backend, artifact, _ = integers
     runner = backend.load(artifact)
     runner(X[:4].numpy())
-    before = int(runner._input.device), int(runner._output.device)
+    before = {name: int(buffer.device) for name, buffer in runner._buffers.items()}
     runner(X[:4].numpy())
     runner(X[:1].numpy())
-    assert (int(runner._input.device), int(runner._output.device)) == before
+    assert {name: int(buffer.device) for name, buffer in runner._buffers.items()} == before
     runner(X.numpy())
-    assert runner._input.host.size == X.numel()
+    assert runner._buffers["input"].host.size == X.numel()
 
 
 def test_it_lives_beside_torch_on_the_same_gpu(integers):

@@ -3,6 +3,7 @@
 import copy
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -380,39 +381,46 @@ def test_a_broken_fuser_is_told(name, fuser):
 
 class Wrapped(Runner):
     def __init__(self, runner):
+        super().__init__(runner.signature)
         self.runner = runner
         self.outputs = None
 
-    def __call__(self, batch):
-        return self.runner(batch)
+    def run(self, inputs):
+        return self.runner.run(inputs)
 
 
-def running(change):
+def running(**changes):
     class Broken(OnnxRuntime):
-        def load(self, artifact, *, threads=None):
-            return type("Changed", (Wrapped,), {"__call__": change})(
-                super().load(artifact, threads=threads)
-            )
+        def start(self, artifact, *, threads):
+            return type("Changed", (Wrapped,), changes)(super().start(artifact, threads=threads))
 
     return Broken()
 
 
-def fixed_batch(self, batch):
-    assert len(batch) == 2
-    return self.runner(batch)
+def fixed_batch(self, inputs):
+    assert len(inputs["input"]) == 2
+    return self.runner.run(inputs)
 
 
-def reused(self, batch):
-    outputs = self.runner(batch)
+def reused(self, inputs):
+    (outputs,) = self.runner.run(inputs)
     if self.outputs is None:
         self.outputs = outputs
     count = min(len(outputs), len(self.outputs))
     self.outputs[:count] = outputs[:count]
-    return self.outputs
+    return [self.outputs]
 
 
-def reversed_classes(self, batch):
-    return self.runner(batch)[:, ::-1].copy()
+def reversed_classes(self, inputs):
+    return [outputs[:, ::-1].copy() for outputs in self.runner.run(inputs)]
+
+
+def the_first_alone(self, *inputs):
+    return self.run(self.signature.arrays(inputs))[0]
+
+
+def unchecked(self, *inputs):
+    return self.signature.structured(self.run({"input": inputs[0].astype(np.float32)}))
 
 
 class Silent(OnnxRuntime):
@@ -425,6 +433,12 @@ class RefusesItself(OnnxRuntime):
 
     def unsuitable(self, scheme):
         return "It runs asymmetric activations alone." if scheme.a_symmetric else None
+
+
+class PathsOnly(OnnxRuntime):
+    def export(self, model, example_inputs, directory, *, dynamic=("batch",)):
+        directory.mkdir()
+        return super().export(model, example_inputs, directory, dynamic=dynamic)
 
 
 class WithoutCard(OnnxRuntime):
@@ -446,10 +460,16 @@ class TrainsTheModel(OnnxRuntime):
         ("says_what_is_missing", Silent()),
         ("runs_what_it_is_fast_with", RefusesItself()),
         ("moves", WithoutCard()),
-        ("agrees_at_any_batch_size", running(fixed_batch)),
-        ("agrees_on_integers", running(reversed_classes)),
+        ("agrees_at_any_batch_size", running(run=fixed_batch)),
+        ("agrees_on_integers", running(run=reversed_classes)),
         ("leaves_the_given_model_as_it_was", TrainsTheModel()),
-        ("keeps_calls_apart", running(reused)),
+        (
+            "takes_several_inputs_and_gives_all_outputs",
+            running(__call__=the_first_alone),
+        ),
+        ("refuses_what_does_not_fit", running(__call__=unchecked)),
+        ("takes_paths_in_text", PathsOnly()),
+        ("keeps_calls_apart", running(run=reused)),
     ],
 )
 def test_a_broken_backend_is_told(name, backend):
