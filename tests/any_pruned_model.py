@@ -60,7 +60,9 @@ def with_statistics(model: nn.Module) -> nn.Module:
     return model
 
 
-def examine(model: nn.Module, size: int, pruner: Pruner, directory: Path) -> Outcome:
+def examine(
+    model: nn.Module, size: int, pruner: Pruner, directory: Path, *, train: bool = True
+) -> Outcome:
     """Prunes a model, trains a copy of what is left by a step, and takes it to an engine.
 
     Args:
@@ -68,6 +70,7 @@ def examine(model: nn.Module, size: int, pruner: Pruner, directory: Path) -> Out
         size: Height and width, in pixels.
         pruner: The technique.
         directory: Where the engine's file goes.
+        train: Whether to train the copy.
 
     Raises:
         AssertionError: A parameter of what is left got no gradient, or one that is not finite.
@@ -76,7 +79,8 @@ def examine(model: nn.Module, size: int, pruner: Pruner, directory: Path) -> Out
     start = time.perf_counter()
     result = pruner.prune(model, (images,))
     seconds = time.perf_counter() - start
-    train_step(copy.deepcopy(result.model), images)
+    if train:
+        train_step(copy.deepcopy(result.model), images)
     pruned = copy.deepcopy(result.model).eval()
     with torch.no_grad():
         found = pruned(images)

@@ -41,7 +41,7 @@ def test_the_picture_of_the_architecture_names_every_room(monkeypatch):
     from picture import picture
 
     lines = picture(CONFIGURATION["session_options"]["root_packages"])
-    texts = ET.fromstring("".join(lines)).iter("text")
+    texts = ET.fromstring("\n".join(lines)).findall(".//{*}text")
     core = [
         *ROOT.glob("micronet/*.py"),
         *(file.parent for file in ROOT.glob("micronet/*/__init__.py")),

@@ -1,83 +1,79 @@
 """Removes 30% of the channels of every classification model of torchvision; prints Markdown.
 
-    python tests/benchmarks/prune_sweep.py --out sweep.json
+    python tests/benchmarks/prune_sweep.py --out sweep.json --page docs/reference/pruning.md
 
 Beside micronet's pruner `gc` run torch-pruning's BNScalePruner and MagnitudePruner by its plain
-recipe, with the classifier's last layer ignored. Weights and images are random. Each model and
-pruner runs in a process of its own with one thread; one that fails or takes too long is told with
-the reason. What --out holds already is not run again.
+recipe, with the classifier's last layer ignored. With --timm, micronet's pruner `normal` alone
+takes sixty of timm's architectures instead. Weights and images are random. Each model and pruner
+runs in a process of its own with one thread; one that fails or takes too long is a row with the
+reason. What --out holds already is not run again.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from sweep import Row, parser, row, sweep, table, versions, write
+
+from micronet import registry
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 _PACKAGES = ("micronet", "torch-pruning", "torch", "torchvision", "onnx", "onnxruntime")
-_PRUNERS = ("micronet", "BNScale", "Magnitude")
+_TIMM_PACKAGES = ("micronet", "torch", "timm", "onnx", "onnxruntime")
+_OURS, _PEERS = "micronet", ("BNScale", "Magnitude")
 _FRACTION = 0.3
 _NOTHING = 0.95
 """A pruner that leaves more of the parameters than this has done nothing."""
 
+_HEADER = ["Model", "Image", "Params left", "FLOPs left", "Error", "Engine error"]
+_HEADER += ["Layers left whole", "Time (s)"]
+
 
 def main() -> None:
+    options = parser(__doc__, limit=300)
+    options.add_argument("--pruners", help="Only these, as in micronet,BNScale.")
+    options.add_argument("--timm", action="store_true", help="timm's architectures instead.")
+    arguments = options.parse_args()
+    if arguments.timm:
+        from timm_models import TIMM
+
+        rows = sweep(list(TIMM), _examine_timm, arguments)
+        write(_timm_table(rows), arguments.page, "timm")
+        return
     import torchvision
 
     names = torchvision.models.list_models(module=torchvision.models)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--models", help="Only these, as in alexnet,vgg11.")
-    parser.add_argument("--pruners", help="Only these, as in micronet,BNScale.")
-    parser.add_argument("--out", type=Path, help="JSON file that takes each row as it is done.")
-    parser.add_argument("--limit", type=float, default=300, help="Seconds for one process.")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(_examined(*arguments.one)))
-        return
-    wanted = arguments.models.split(",") if arguments.models else names
-    rows: dict[str, Any] = {}
-    if arguments.out and arguments.out.exists():
-        rows = json.loads(arguments.out.read_text("utf-8"))
-    for name in wanted:
-        row = rows.setdefault(name, {})
-        for pruner in arguments.pruners.split(",") if arguments.pruners else _PRUNERS:
-            if pruner not in row:
-                row[pruner] = _row(name, pruner, arguments.limit)
-                print(f"{name} {pruner}: {row[pruner]}", file=sys.stderr, flush=True)
-                if arguments.out:
-                    arguments.out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-    print(_table({name: rows[name] for name in wanted}))
+    names = arguments.cases.split(",") if arguments.cases else names
+    pruners = arguments.pruners.split(",") if arguments.pruners else (_OURS, *_PEERS)
+    arguments.cases = None
+    cases = [f"{name} {pruner}" for name in names for pruner in pruners]
+    rows = sweep(cases, _examine, arguments)
+    write(_table(names, rows), arguments.page, "torchvision")
 
 
-def _examined(name: str, pruner: str) -> dict[str, Any]:
-    import attrs
-    import torch
+def _examine_timm(name: str, directory: Path) -> Row:
+    from any_model import settle
+    from any_pruned_model import examine
+    from timm_models import timm_model
+
+    model, size = timm_model(name)
+    pruner = registry.create("pruner", "normal", percent=_FRACTION)
+    return row(size, examine(settle(model, size), size, pruner, directory, train=False))
+
+
+def _examine(case: str, directory: Path) -> Row:
     from any_pruned_model import examine, model_with_statistics
 
-    from micronet import registry
-
-    torch.set_num_threads(1)
+    name, _, pruner = case.partition(" ")
     model, size = model_with_statistics(name)
-    if pruner != "micronet":
+    if pruner != _OURS:
         return {"size": size, **_by_torch_pruning(model, size, pruner)}
-    with tempfile.TemporaryDirectory() as directory:
-        outcome = examine(
-            model, size, registry.create("pruner", "gc", percent=_FRACTION), Path(directory)
-        )
-    return {"size": size, **attrs.asdict(outcome)}
+    gc = registry.create("pruner", "gc", percent=_FRACTION)
+    return row(size, examine(model, size, gc, directory))
 
 
 def _by_torch_pruning(model: Any, size: int, pruner: str) -> dict[str, Any]:
@@ -107,73 +103,57 @@ def _by_torch_pruning(model: Any, size: int, pruner: str) -> dict[str, Any]:
     return {"params": sum(p.numel() for p in model.parameters()) / before, "seconds": seconds}
 
 
-def _row(name: str, pruner: str, limit: float) -> dict[str, Any]:
-    """What a process of its own found out about a model, or why it could not."""
-    start = time.perf_counter()
-    command = [sys.executable, __file__, "--one", name, pruner]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=limit, env=environment
-        )
-    except subprocess.TimeoutExpired:
-        return {"failed": f"took more than {limit:g} s", "seconds": limit}
-    if done.returncode == 0:
-        row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return row
-    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return {"failed": last, "seconds": time.perf_counter() - start}
+def _timm_table(rows: dict[str, Row]) -> str:
+    worked = sum(map(_works, rows.values()))
+    summary = f"{worked} of {len(rows)} work afterwards and have lost parameters."
+    introduction = [summary, f"On {versions(_TIMM_PACKAGES)}."]
+    return table(introduction, _HEADER, [[name, *_cells(row)] for name, row in rows.items()])
 
 
-def _table(rows: dict[str, dict[str, Any]]) -> str:
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    machine = f"{platform.machine()}, Python {platform.python_version()}"
+def _table(names: list[str], rows: dict[str, Row]) -> str:
     sums = [
-        f"{pruner} {sum(_works(row.get(pruner)) for row in rows.values())}" for pruner in _PRUNERS
+        f"{pruner} {sum(_works(rows.get(f'{name} {pruner}')) for name in names)}"
+        for pruner in (_OURS, *_PEERS)
     ]
-    header = ["Model", "Image", "Params left", "FLOPs left", "Error", "Engine error"]
-    header += ["Layers left whole", "Time (s)", "BNScale: params left", "Magnitude: params left"]
+    summary = f"Models that work afterwards and have lost parameters, of {len(names)}: "
+    introduction = [f"{summary}{', '.join(sums)}.", f"On {versions(_PACKAGES)}."]
+    header = [*_HEADER, *(f"{peer}: params left" for peer in _PEERS)]
     lines = [
-        f"Models that work afterwards and have lost parameters, of {len(rows)}: {', '.join(sums)}.",
-        f"On {machine}, {', '.join(versions)}.",
-        "",
-        f"| {' | '.join(header)} |",
-        f"|{' --- |' * len(header)}",
-        *(_line(name, row) for name, row in rows.items()),
-    ]
-    return "\n".join(lines)
-
-
-def _peer(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "not run"
-    if "failed" in found:
-        return str(found["failed"])
-    return f"{found['params']:.0%} ({found['seconds']:.1f} s)"
-
-
-def _works(found: dict[str, Any] | None) -> bool:
-    return found is not None and "failed" not in found and found["params"] < _NOTHING
-
-
-def _line(name: str, row: dict[str, Any]) -> str:
-    ours = row.get("micronet")
-    if ours is None:
-        cells = ["", "not run", "", "", "", "", ""]
-    elif "failed" in ours:
-        cells = ["", ours["failed"], "", "", "", "", f"{ours['seconds']:.0f}"]
-    else:
-        cells = [
-            str(ours["size"]),
-            f"{ours['params']:.0%}",
-            f"{ours['flops']:.0%}",
-            "-" if ours["error"] is None else f"{ours['error']:.0e}",
-            f"{ours['engine_error']:.0e}",
-            str(len(ours["whole"])),
-            f"{ours['seconds']:.1f}",
+        [
+            name,
+            *_cells(rows.get(f"{name} {_OURS}")),
+            *(_peer(rows.get(f"{name} {peer}")) for peer in _PEERS),
         ]
-    cells += [_peer(row.get(pruner)) for pruner in _PRUNERS[1:]]
-    return f"| {' | '.join([name, *(cell.replace('|', chr(92) + '|') for cell in cells)])} |"
+        for name in names
+    ]
+    return table(introduction, header, lines)
+
+
+def _peer(row: Row | None) -> str:
+    if row is None:
+        return "not run"
+    if "failed" in row:
+        return str(row["failed"])
+    return f"{row['params']:.0%} ({row['seconds']:.1f} s)"
+
+
+def _works(row: Row | None) -> bool:
+    return row is not None and "failed" not in row and row["params"] < _NOTHING
+
+
+def _cells(row: Row | None) -> list[str]:
+    if row is None or "failed" in row:
+        reason = "not run" if row is None else row["failed"]
+        return ["", reason, "", "", "", "", ""]
+    return [
+        str(row["size"]),
+        f"{row['params']:.0%}",
+        f"{row['flops']:.0%}",
+        "-" if row["error"] is None else f"{row['error']:.0e}",
+        f"{row['engine_error']:.0e}",
+        str(len(row["whole"])),
+        f"{row['seconds']:.1f}",
+    ]
 
 
 if __name__ == "__main__":
