@@ -142,6 +142,8 @@ def _session(model: str | bytes, threads: int | None) -> InferenceSession:
     options.log_severity_level = 3
     # Idle threads would spin in the way of whatever runs next, another engine included.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Kernels of processors without VNNI saturate in 16 bits; unsigned weights keep them from it.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(
         model,
         options,

@@ -32,6 +32,7 @@ def rewrite(graph: Graph) -> dict[str, str]:
     quantize_early(graph)
     move_integers(graph)
     in_float = layers.rewrite(graph)
+    separate_weights(graph)
     graph.remove_unused_constants()
     return in_float
 
@@ -52,6 +53,24 @@ def make_activations_unsigned(graph: Graph) -> None:
         if zero_point.dtype == np.int8:
             shifted = (zero_point.astype(np.int16) + _SHIFT).astype(np.uint8)
             node.input[2] = graph.add(f"{node.input[2]}_unsigned", shifted)
+
+
+def separate_weights(graph: Graph) -> None:
+    """Gives each signed 8-bit weight codes and a zero point of its own.
+
+    Where a processor's kernels would saturate, onnxruntime makes both unsigned, layer by layer, and
+    fails on those that it has changed already.
+    """
+    taken: set[str] = set()
+    for node in graph.nodes:
+        weight = node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
+        if not weight or len(node.input) < 3 or graph.value(node.input[0]).dtype != np.int8:  # noqa: PLR2004
+            continue
+        for position in (0, 2):
+            name = node.input[position]
+            if name in taken:
+                node.input[position] = graph.add(f"{name}_of_{node.output[0]}", graph.value(name))
+            taken.add(name)
 
 
 def quantize_early(graph: Graph) -> None:

@@ -55,6 +55,7 @@ class OpenVino(DeployBackend):
         from micronet.deployment.onnx_graph import read_signature
         from micronet.deployment.precision import at_precision
         from micronet_openvino.choosing import network_of
+        from micronet_openvino.padding import write_out_circular_padding
         from micronet_openvino.roundings import keep_roundings
 
         half = self.precision == "fp16"
@@ -62,6 +63,7 @@ class OpenVino(DeployBackend):
         signature = read_signature(exported)
         # OpenVINO itself makes float16 of float32.
         exported = at_precision(exported, "fp32" if half else self.precision)
+        write_out_circular_padding(exported)
         keep_roundings(exported)
         example = example_arrays(signature, example_inputs, images=2)
         network, remarks = network_of(exported, signature, example)
