@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from micronet.errors import QuantizationError
 from micronet.graph.copying import copy_of
 from micronet.quantization import qdq
 from micronet.quantization.fake_quantizer import FakeQuantizer, weight_of
@@ -14,6 +15,9 @@ from micronet.quantization.kernels import widened
 from micronet.quantization.layers import quantized_layers
 from micronet.quantization.observation import ShapedByData
 from micronet.quantization.quantized_tensor import QuantizedTensor
+
+_TOLERANCE = 1e-3
+"""Of the largest weight: far above what float16 loses."""
 
 
 class StoredWeight(ShapedByData):
@@ -57,13 +61,26 @@ def convert(model: nn.Module) -> nn.Module:
     """A copy of a prepared model with integer weights, in eval mode, with the same outputs.
 
     Raises:
-        QuantizationError: A quantizer has seen no data yet (when the result is run).
+        QuantizationError: The integers of a layer stand for other weights than were simulated; or
+            a quantizer has seen no data yet (when the result is run).
     """
     converted = copy_of(model).eval()
-    for _, layer in quantized_layers(converted):
-        if isinstance(layer.weight_quantizer, FakeQuantizer):
+    for name, layer in quantized_layers(converted):
+        quantizer = layer.weight_quantizer
+        if isinstance(quantizer, FakeQuantizer):
             weight = weight_of(layer)
-            tensor = layer.weight_quantizer.quantize(widened(weight))
+            tensor = quantizer.quantize(widened(weight))
+            if quantizer.ready:
+                _check_codes(name, tensor, quantizer.rounded(weight))
             layer.weight_quantizer = StoredWeight(tensor, weight.dtype)
             layer.register_parameter("weight", None)
     return converted
+
+
+def _check_codes(name: str, codes: QuantizedTensor, simulated: Tensor) -> None:
+    difference = (codes.dequantize() - simulated).abs().amax()
+    if difference > _TOLERANCE * simulated.abs().amax():
+        raise QuantizationError(
+            f"The integers of {name!r} stand for other weights than were simulated, off by up to "
+            f"{difference:.3g}: quantize() and fake_quantize() of its quantizer do not agree."
+        )

@@ -25,8 +25,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet.errors import QuantizationError
-from micronet.graph import propagate_shapes
-from micronet.graph.batches import first_rows
+from micronet.graph import graphs
 from micronet.graph.modes import evaluating
 from micronet.quantization import FakeQuantizer, in_mode, weight_of
 
@@ -81,20 +80,20 @@ def equalize(model: nn.Module, calls: Sequence[tuple[Any, ...]]) -> None:
     ReLU, pooling, additions. (ReLU6 does not: it cuts at 6.) Other channels stay.
 
     Args:
-        model: Prepared and traced, not frozen.
+        model: Prepared with example inputs, not frozen.
         calls: Arguments of its forward, batch first.
 
     Raises:
-        QuantizationError: torch.fx could not trace the model.
+        QuantizationError: No part of the model could be followed.
     """
-    if not isinstance(model, fx.GraphModule):
+    parts = [part for _, part in graphs(model)]
+    if not parts:
         raise QuantizationError(
-            f"equalize needs to know which layers feed which, and torch.fx can't trace "
-            f"{type(model).__name__}; leave the option away."
+            f"equalize needs to know which layers feed which, and {type(model).__name__} can't be "
+            f"followed; leave the option away."
         )
+    groups = [group for part in parts for group in _groups(part)]
     with evaluating(model), in_mode("off", model):
-        propagate_shapes(model, first_rows(calls[0], 2))
-        groups = list(_groups(model))
         magnitudes = _largest_magnitudes(model, calls, groups)
     for group in groups:
         seen = [magnitudes[tensor] for tensor in group.tensors if tensor in magnitudes]

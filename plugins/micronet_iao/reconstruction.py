@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from micronet.errors import QuantizationError
-from micronet.graph import conv_bn_pairs
+from micronet.graph import conv_bn_pairs, graphs
 from micronet.graph.batches import batch_size, first_rows, joined
 from micronet.graph.modes import evaluating
 from micronet.quantization import (
@@ -95,7 +95,7 @@ def reconstruct(
 
 def _batch_norms(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, _BatchNorm]:
     """The batch norm behind each layer, by the layer's name, as far as a graph tells."""
-    if not isinstance(model, fx.GraphModule):
+    if not any(graphs(model)):
         return {}
     found = {}
     for layer, bn_name in conv_bn_pairs(model, example_inputs):

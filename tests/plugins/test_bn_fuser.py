@@ -149,7 +149,7 @@ class Branching(nn.Module):
 
 
 def test_a_model_that_cannot_be_traced_is_refused_in_words(fuse):
-    with pytest.raises(MicronetError, match="can't trace Branching"):
+    with pytest.raises(MicronetError, match="Branching can't be followed"):
         fuse(Branching())
 
 
