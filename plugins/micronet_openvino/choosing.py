@@ -78,7 +78,8 @@ def is_exact(layer: BinaryLayer) -> bool:
     x = generator.choice(np.array([-1, 0, 1], np.float32), (2, channels, *size))
     signs = np.where(x >= 0, np.float32(1), np.float32(-1))
     try:
-        (found,) = compiled(read(_alone(layer, x.shape)), {}).infer([x]).values()
+        request = compiled(read(_alone(layer, (1, *x.shape[1:]))), {})
+        found = np.concatenate([request.infer([image[None]])[0] for image in x])
     except (DeployError, RuntimeError):
         return False
     top, left, bottom, right = pads
