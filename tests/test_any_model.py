@@ -75,7 +75,9 @@ class Attending(nn.Module):
 
 def test_what_keeps_its_weights_in_float_is_named_once():
     images = torch.randn(2, 3, 16, 16)
-    with pytest.warns(UserWarning, match="in float in 'attention' .*, 'attention.out_proj'") as told:
+    with pytest.warns(
+        UserWarning, match="in float in 'attention' .*, 'attention.out_proj'"
+    ) as told:
         prepared = registry.create("quantizer", "iao").prepare(Attending(), (images,))
     assert len(told) == 1
     assert told[0].filename == __file__

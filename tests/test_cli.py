@@ -68,7 +68,7 @@ def test_traceback_anywhere_in_the_line_shows_where_an_error_came_from(
     done = micronet_cli(*arguments)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
-    assert "recipe_file.py" in done.stderr
+    assert "file.py" in done.stderr
     assert done.stderr.splitlines()[-1] == (
         "micronet: r.yaml:4: train: epochs must be at least 1, got 0."
     )

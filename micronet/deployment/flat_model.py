@@ -142,7 +142,7 @@ def flatten(
         OptionError: Another dimension than those.
         DeployError: The model fails on the example, or gives something else than tensors.
     """
-    check_example_inputs(example_inputs)
+    check_example_inputs(example_inputs, required=True)
     for name in dynamic:
         if name not in _DIMENSIONS:
             raise OptionError(

@@ -167,7 +167,7 @@ def _on_cpu(
     from micronet.graph.copying import copy_of
     from micronet.graph.example_inputs import check_example_inputs
 
-    check_example_inputs(example_inputs)
+    check_example_inputs(example_inputs, required=True)
     return copy_of(model).cpu(), tuple(tensor.cpu() for tensor in example_inputs)
 
 

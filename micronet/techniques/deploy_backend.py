@@ -195,7 +195,7 @@ class DeployBackend(ABC):
         """
         from micronet.graph.example_inputs import check_example_inputs
 
-        check_example_inputs(example_inputs)
+        check_example_inputs(example_inputs, required=True)
         self.refuse_elsewhere()
         artifact = self.write(model, example_inputs, Path(directory), dynamic=tuple(dynamic))
         artifact.write_card()
