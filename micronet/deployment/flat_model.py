@@ -18,7 +18,8 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import Any
 
 import attrs
@@ -30,6 +31,7 @@ from torch.export import Dim, ExportedProgram
 from micronet import structure
 from micronet.deployment.adaptive_pooling import AnySize
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
+from micronet.graph import graphs, trace_parts
 from micronet.graph.example_inputs import check_example_inputs
 from micronet.quantization.convert import convert
 from micronet.structure import Nest
@@ -155,7 +157,7 @@ def flatten(
     inputs = Nest("tuple", names, map(structure.nest, example_inputs))
     tensors = [tensor.detach().cpu() for tensor in structure.leaves(inputs)]
     inputs = structure.with_leaves(inputs, iter(tensors))
-    with exporting(model), torch.no_grad():
+    with exporting(model, example_inputs), torch.no_grad():
         outputs = structure.nest(module(*structure.build(inputs)))
     _check_outputs(model, outputs)
     _give_flat_forward(module, inputs, single=isinstance(outputs, Tensor))
@@ -174,7 +176,7 @@ def signature_of(
         DeployError: As `flatten`; or torch.export can't take the model.
     """
     flat = flatten(model, example_inputs, dynamic=dynamic)
-    with exporting(model, flat.hint), flat.following_sizes():
+    with exporting(model, example_inputs, flat.hint), flat.following_sizes():
         program = torch.export.export(
             flat.module, flat.example, dynamic_shapes=flat.dynamic_shapes, strict=False
         )
@@ -193,11 +195,12 @@ def example_arrays(
 
 
 @contextmanager
-def exporting(model: nn.Module, hint: str = "") -> Iterator[None]:
+def exporting(model: nn.Module, example_inputs: tuple[Any, ...], hint: str = "") -> Iterator[None]:
     """Says in one sentence why a model can't be exported, and keeps the exporter's own reports.
 
     Args:
         model: It.
+        example_inputs: What its forward takes.
         hint: Another sentence, on what may be the cause.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
@@ -205,7 +208,7 @@ def exporting(model: nn.Module, hint: str = "") -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # the exporter passes on whatever the model's code raises
@@ -214,10 +217,25 @@ def exporting(model: nn.Module, hint: str = "") -> Iterator[None]:
             raise reason from error
         lines = _COLOURS.sub("", str(reason)).strip().splitlines() or [type(reason).__name__]
         told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        hint += _hint_at_parts(model, example_inputs)
         raise DeployError(f"{type(model).__name__} can't be exported: {told}{hint}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _hint_at_parts(model: nn.Module, example_inputs: tuple[Any, ...]) -> str:
+    """Which submodules of a model that can't be exported may be, as a sentence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        followed, _ = trace_parts(model, example_inputs)
+    parts = [name for name, _ in graphs(followed)]
+    if not parts or "" in parts:
+        return ""
+    return (
+        f" Export a part that can be followed, as in model.{parts[0]}, with what it gets as "
+        f"example inputs, and run the rest in Python: {listed(map(repr, parts))}."
+    )
 
 
 def _root(error: BaseException) -> BaseException:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from micronet.errors import MicronetError, said_by
 from micronet.graph.copying import copy_of
-from micronet.graph.leaf import Probe, probes_off
+from micronet.graph.leaf import Leaf, Probe, probes_off
 from micronet.graph.modes import evaluating
 
 _TOLERANCE = 1e-3
@@ -180,7 +180,7 @@ def _outputs_of_layers(model: nn.Module, example_inputs: tuple[Any, ...]) -> dic
     hooks = [
         module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
         for name, module in model.named_modules()
-        if not any(module.children()) or name.endswith("_quantizer")
+        if isinstance(module, Leaf) or not any(module.children())
     ]
     try:
         run(model, example_inputs)

@@ -39,8 +39,9 @@ def execution_order(model: nn.Module, example_inputs: tuple[Any, ...]) -> list[s
 def _order_without_inputs(model: nn.Module) -> list[str]:
     if not any(model.children()):
         return [""]
+    names = {name for name, _ in model.named_modules()}
     try:
-        nodes = trace(model).graph.nodes
+        nodes = [node for node in trace(model).graph.nodes if str(node.target) in names]
     except TracingError:
         return [name for name, module in model.named_modules() if not any(module.children())]
     return list(dict.fromkeys(str(node.target) for node in nodes if node.op == "call_module"))

@@ -155,7 +155,7 @@ def place_quantizers(
         quantize_layer(layer, weight(layer), activation())
     _warn_of_parts(reasons, list(alone), [name for name, _ in graphs(prepared)])
     _warn_of_float(prepared, layers_left_in_float(prepared))
-    check_same_function(model, prepared, example_inputs, what="Placing quantizers")
+    _check_placing(model, prepared, example_inputs)
     return prepared
 
 
@@ -198,7 +198,7 @@ def quantize_weighted_layers(
         layer = prepared.get_submodule(name)
         quantize_layer(layer, weight(layer), activation() if activation else None)
     if example_inputs:
-        check_same_function(model, prepared, example_inputs, what="Placing quantizers")
+        _check_placing(model, prepared, example_inputs)
     left = [name for name in layers_left_in_float(prepared) if name not in names]
     _warn_of_float(prepared, left)
     return prepared
@@ -208,6 +208,22 @@ def weighted_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> lis
     """Names of the layers that can be quantized, in the order in which they run."""
     order = execution_order(model, example_inputs)
     return [name for name in order if type(model.get_submodule(name)) in QUANTIZED]
+
+
+@torch.no_grad()
+def _check_placing(model: nn.Module, prepared: nn.Module, example_inputs: tuple[Any, ...]) -> None:
+    """Holds a prepared model to the float one, with the weights that a technique may have moved."""
+    own = dict(model.named_parameters())
+    moved = {
+        name: parameter
+        for name, parameter in prepared.named_parameters()
+        if name in own and not torch.equal(own[name], parameter)
+    }
+    if moved:
+        model = _copy_of_float(model)
+        for name, parameter in moved.items():
+            model.get_parameter(name).copy_(parameter)
+    check_same_function(model, prepared, example_inputs, what="Placing quantizers")
 
 
 def _copy_of_float(model: nn.Module) -> nn.Module:

@@ -152,7 +152,7 @@ def test_where_no_trace_can_follow_the_reason_is_told():
     with pytest.raises(TracingError):
         first_departure(Looping(), TorchEngine(spoils="head"), X)
     told = where_they_part(Looping(), TorchEngine(spoils="head"), X, dynamic=("batch",))
-    assert told.startswith("The layer where they part can't be looked for: torch.fx can't trace")
+    assert told.startswith("The layer where they part can't be looked for: Looping can't be")
 
 
 LOGITS = np.array([[0, 51], [25.5, 0], [1, 2]], np.float32)
