@@ -33,6 +33,7 @@ from micronet.deployment.adaptive_pooling import AnySize
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
 from micronet.graph import graphs, trace_parts
 from micronet.graph.example_inputs import check_example_inputs
+from micronet.graph.followed import as_plain_module
 from micronet.quantization.convert import convert
 from micronet.structure import Nest
 from micronet.techniques import Signature, TensorSpec
@@ -152,7 +153,7 @@ def flatten(
                 f"Allowed: {listed(_DIMENSIONS)}.",
                 "dynamic",
             )
-    module = convert(model).cpu()
+    module = as_plain_module(convert(model).cpu())
     names = _parameters(module, len(example_inputs))
     inputs = Nest("tuple", names, map(structure.nest, example_inputs))
     tensors = [tensor.detach().cpu() for tensor in structure.leaves(inputs)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from micronet.errors import QuantizationError, listed
 
@@ -70,7 +70,8 @@ def positional(model: nn.Module, batch: Any) -> tuple[Any, ...]:
 def first_rows(inputs: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     """Positional arguments with the first `count` images only, of each tensor that holds all."""
     size = batch_size(inputs)
-    return tuple(value[:count] if _rows(value) == size else value for value in inputs)
+    rows: tuple[Any, ...] = tree_map(lambda v: v[:count] if _rows(v) == size else v, inputs)
+    return rows
 
 
 def joined(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -79,15 +80,18 @@ def joined(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     Arguments that are no tensors, or have not a row for each image, are those of the first call.
     """
     sizes = [batch_size(inputs) for inputs in calls]
-    return tuple(
-        torch.cat(values) if [_rows(value) for value in values] == sizes else values[0]
-        for values in zip(*calls, strict=True)
-    )
+
+    def together(*values: Any) -> Any:
+        return torch.cat(values) if [_rows(value) for value in values] == sizes else values[0]
+
+    first, *others = calls
+    whole: tuple[Any, ...] = tree_map(together, first, *others)
+    return whole
 
 
 def batch_size(inputs: tuple[Any, ...]) -> int:
     """Images that positional arguments hold: the rows of the first tensor."""
-    return next((rows for rows in map(_rows, inputs) if rows is not None), 0)
+    return next((rows for rows in map(_rows, tree_leaves(inputs)) if rows is not None), 0)
 
 
 def check_batches(batches: Any) -> None:

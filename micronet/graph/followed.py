@@ -71,6 +71,21 @@ def give_graph(model: nn.Module, graph: fx.Graph) -> Followed:
     return result
 
 
+def as_plain_module(model: nn.Module) -> nn.Module:
+    """Takes a model's graph away, in place, and leaves its code; other models stay as they are.
+
+    torch makes graph modules' code anew as it exports them, whatever their forward is by then.
+    """
+    if isinstance(model, Followed):
+        forward = types.MethodType(type(model).forward, model)
+        plain: nn.Module = model
+        plain.__class__ = _author(model)
+        for name in _OF_GRAPHS:
+            vars(model).pop(name, None)
+        vars(model)["forward"] = forward
+    return model
+
+
 def shallow_copy(model: nn.Module) -> nn.Module:
     """The same layers and tensors in modules of their own, so that layers can be replaced."""
     copies: dict[int, nn.Module] = {}
