@@ -220,7 +220,9 @@ def _check_placing(model: nn.Module, prepared: nn.Module, example_inputs: tuple[
         if name in own and not torch.equal(own[name], parameter)
     }
     if moved:
-        model = _copy_of_float(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its author was told when the copy was made
+            model = _copy_of_float(model)
         for name, parameter in moved.items():
             model.get_parameter(name).copy_(parameter)
     check_same_function(model, prepared, example_inputs, what="Placing quantizers")

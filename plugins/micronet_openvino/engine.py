@@ -18,6 +18,7 @@ from micronet.deployment.batches import batch_of, run_in_pieces
 from micronet.errors import DeployError
 from micronet.techniques import Artifact, Runner, Signature
 from micronet_openvino.binary import DOMAIN
+from micronet_openvino.saturation import kernels_saturate
 
 _DEVICE = "CPU"
 _NUMBERED = re.compile(r"[A-Z]\w*_\d+")
@@ -80,6 +81,8 @@ def load(artifact: Artifact, *, threads: int | None) -> OpenVinoRunner:
         # By itself it rounds what a linear layer with integer weights reads in float.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
+    if kernels_saturate():
+        options["LP_TRANSFORMS_MODE"] = "NO"  # the same numbers, computed in float
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     return OpenVinoRunner(artifact.signature, openvino.Core().read_model(artifact.path), options)
