@@ -46,6 +46,7 @@ class Outcome:
             bits. Rounding amplifies such changes, random weights more than trained ones, so an
             engine that adds in another order can't come much closer.
         own_sqnr_db: Likewise.
+        missing: Outputs of the model that the engine does not give.
         seconds: Of CPU time, from `prepare` to the engine's outputs.
     """
 
@@ -60,6 +61,7 @@ class Outcome:
     sqnr_db: float
     own_agreement: float
     own_sqnr_db: float
+    missing: list[str]
     seconds: float
 
 
@@ -151,7 +153,7 @@ def examine(
     changed = outputs(converted, batches)
     deployed = outputs(runner, [batch.numpy() for batch in batches])
     if deployed.keys() != expected.keys():
-        deployed = dict(zip(expected, deployed.values(), strict=True))
+        deployed = dict(zip(expected, deployed.values(), strict=False))
     assert all(each.isfinite().all() for each in deployed.values()), "the engine gives NaN or Inf"
     first = next(iter(expected))
     return Outcome(
@@ -166,6 +168,7 @@ def examine(
         sqnr_db=_worst_db(deployed, expected),
         own_agreement=agreement(changed[first], expected[first]),
         own_sqnr_db=_worst_db(changed, expected),
+        missing=[name for name in expected if name not in deployed],
         seconds=time.process_time() - start,
     )
 
@@ -199,7 +202,7 @@ def _named(outputs: Any) -> dict[str, Any]:
 
 
 def _worst_db(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    return min(sqnr_db(found[name], expected[name]) for name in expected)
+    return min(sqnr_db(found[name], expected[name]) for name in found)
 
 
 def train_step(model: nn.Module, images: Tensor) -> None:

@@ -94,7 +94,7 @@ def _cells(name: str, row: Row) -> list[str]:
         str(len(row["in_float"])),
         f"{row['simulation_db']:.1f}",
         f"{row['fused_db']:.1f}{_about_folding(row)}",
-        f"{row['sqnr_db']:.0f}",
+        f"{row['sqnr_db']:.0f}" + "".join(f" (without {name})" for name in row["missing"]),
         f"{row['own_sqnr_db']:.0f}",
         f"{row['agreement']:.0%}",
         f"{row['own_agreement']:.0%}",
