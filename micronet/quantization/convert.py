@@ -79,7 +79,8 @@ def convert(model: nn.Module) -> nn.Module:
 
 def _check_codes(name: str, codes: QuantizedTensor, simulated: Tensor) -> None:
     difference = (codes.dequantize() - simulated).abs().amax()
-    if difference > _TOLERANCE * simulated.abs().amax():
+    tolerance = max(_TOLERANCE, 2 * torch.finfo(simulated.dtype).eps)
+    if difference > tolerance * simulated.abs().amax():
         raise QuantizationError(
             f"The integers of {name!r} stand for other weights than were simulated, off by up to "
             f"{difference:.3g}: quantize() and fake_quantize() of its quantizer do not agree."

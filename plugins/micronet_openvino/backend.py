@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FILE, _WEIGHTS = "model.xml", "model.bin"
-_SATURATES = (
-    "OpenVINO's 8-bit kernels add up in 16 bits on this processor, which has no VNNI, and get "
-    "large sums wrong; here the model is computed in float, with the roundings that were simulated."
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +57,6 @@ class OpenVino(DeployBackend):
         from micronet_openvino.choosing import network_of
         from micronet_openvino.padding import write_out_circular_padding
         from micronet_openvino.roundings import keep_roundings
-        from micronet_openvino.saturation import kernels_saturate
 
         half = self.precision == "fp16"
         exported = export_graph(model, example_inputs, dynamic=dynamic)
@@ -72,9 +67,6 @@ class OpenVino(DeployBackend):
         keep_roundings(exported)
         example = example_arrays(signature, example_inputs, images=2)
         network, remarks = network_of(exported, signature, example)
-        quantized = any(node.op_type == "QuantizeLinear" for node in exported.graph.node)
-        if quantized and kernels_saturate():
-            remarks = (*remarks, _SATURATES)
         directory.mkdir(parents=True, exist_ok=True)
         openvino.save_model(network, directory / _FILE, compress_to_fp16=half)
         return Artifact(

@@ -143,8 +143,8 @@ def test_equalization_brings_channels_to_the_range_of_the_weights_that_read_them
 
 def test_equalization_of_an_untraceable_model_is_refused(calibrate):
     with (
-        pytest.warns(UserWarning, match="can't trace"),
-        pytest.raises(QuantizationError, match=r"equalize needs .* can't trace Untraceable"),
+        pytest.warns(UserWarning, match="can't be followed"),
+        pytest.raises(QuantizationError, match=r"equalize needs .* Untraceable can't be followed"),
     ):
         calibrate(Untraceable(), equalize=True)
 

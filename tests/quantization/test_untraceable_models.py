@@ -1,4 +1,4 @@
-"""What torch.fx can't follow is quantized layer by layer."""
+"""What can't be followed is quantized layer by layer."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Branching(nn.Module):
 @pytest.fixture
 def prepared(iao, images):
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match=r"can't trace Branching.*[Ee]ach layer quantizes its own"):
+    with pytest.warns(UserWarning, match=r"Branching can't be followed: .* quantizes its own"):
         return iao().prepare(Branching(), (images,))
 
 
