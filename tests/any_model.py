@@ -234,4 +234,6 @@ def sqnr_db(found: Tensor, expected: Tensor) -> float:
     """10 log10 of the expected outputs' energy over that of the difference, at most 100."""
     noise = float((found - expected).double().square().sum())
     signal = float(expected.double().square().sum())
+    if signal == 0:
+        return 0.0 if noise else 100.0
     return 10 * math.log10(signal / max(noise, 1e-10 * signal))

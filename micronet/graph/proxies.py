@@ -30,6 +30,7 @@ _OF_AUTOGRAD = {
     "backward",
     "_version",
 }
+_SIZES = {"shape", "ndim", "size", "dim", "numel", "ndimension", "nelement"}
 
 
 class Values(Protocol):
@@ -66,6 +67,8 @@ class ValueProxy(fx.Proxy):
             return _OF_MAPPINGS[name](self)
         with self.tracer.evaluating():
             attribute = getattr(value, name)
+        if self.node.op == "get_attr" and name in _SIZES:
+            return attribute  # a parameter's are the same for all inputs
         if callable(attribute):
             return Attribute(self, name)
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})

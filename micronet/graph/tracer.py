@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,14 @@ from micronet.errors import said_by
 from micronet.graph.leaf import Leaf, probes_off
 from micronet.graph.proxies import ValueProxy, is_instance, is_plain
 from micronet.graph.specialized import TracingError, changed_by, require
+from micronet.graph.surroundings import (
+    factories_followed,
+    no_side_effects,
+    runs_code_of,
+    untouched,
+)
 
 _TORCH = str(Path(torch.__file__).parent)
-_FACTORIES = (
-    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "tensor",
-    "zeros",
-)  # fmt: skip
-_DRAWS = ("normal", "rand", "randint", "randn", "randperm")
-"""Make tensors of numbers alone. Where a number is a proxy, or chance is at work, that is an
-operation of the graph; else the tensor is a constant."""
 
 
 class Tracer(fx.Tracer):
@@ -56,7 +54,7 @@ class Tracer(fx.Tracer):
         self.opaque = opaque
         self.values: dict[fx.Node, Any] = {}
         self._fake = fake
-        self._evaluating = False
+        self.is_evaluating = False
         self._attributes: dict[int, fx.Proxy] = {}
         self._moved: list[tuple[fx.Proxy, fx.Node]] = []
         self._required: set[tuple[fx.Node, str]] = set()
@@ -82,8 +80,8 @@ class Tracer(fx.Tracer):
             with (
                 torch.enable_grad(),
                 probes_off(model),
-                _factories_followed(self),
-                _no_side_effects(self, members),
+                factories_followed(self),
+                no_side_effects(self, members),
             ):
                 self._state = _state_of_torch()
                 graph = super().trace(model)
@@ -173,11 +171,11 @@ class Tracer(fx.Tracer):
                 return self._fake.from_tensor(_attribute(self.root, target))
             if kind == "call_module":
                 module = self.root.get_submodule(target)
-                if isinstance(module, _BatchNorm) and _runs_code_of(module, "torch.nn."):
+                if isinstance(module, _BatchNorm) and runs_code_of(module, "torch.nn."):
                     return torch.empty_like(
                         args[0]
                     )  # which its own decomposition takes long to say
-                with _untouched(module):
+                with untouched(module):
                     return module.forward(*args, **kwargs)
             if kind == "call_method":
                 return getattr(args[0], target)(*args[1:], **kwargs)
@@ -186,11 +184,11 @@ class Tracer(fx.Tracer):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Code that runs inside computes a value and is not part of the graph."""
-        before, self._evaluating = self._evaluating, True
+        before, self.is_evaluating = self.is_evaluating, True
         try:
             yield
         finally:
-            self._evaluating = before
+            self.is_evaluating = before
 
     def require(self, proxy: ValueProxy) -> Any:
         """The value of a proxy on which the model's code depends from here on."""
@@ -209,12 +207,12 @@ class Tracer(fx.Tracer):
             self.opaque[name] = "it has hooks"
             return True
         childless = not any(module.children())
-        return (_runs_code_of(module, "torch.nn.") and not isinstance(module, nn.Sequential)) or (
-            childless and _runs_code_of(module, "torchvision.ops.")
+        return (runs_code_of(module, "torch.nn.") and not isinstance(module, nn.Sequential)) or (
+            childless and runs_code_of(module, "torchvision.ops.")
         )
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._evaluating:
+        if self.is_evaluating:
             return forward(*args, **kwargs)
         name = self.path_of_module(m)
         if self.example_inputs is None or self.is_leaf_module(m, name):
@@ -234,7 +232,7 @@ class Tracer(fx.Tracer):
     def _answer_isinstance(self, module: nn.Module) -> None:
         """Lets a module's code take the proxy of a tensor for one, until the graph is done."""
         names = getattr(inspect.unwrap(type(module).forward), "__globals__", {})
-        if "isinstance" not in names and not _runs_code_of(module, "torch.nn."):
+        if "isinstance" not in names and not runs_code_of(module, "torch.nn."):
             names["isinstance"] = is_instance
             self._answering.append(names)
 
@@ -256,7 +254,7 @@ class Tracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, _cache: dict[str, Any]) -> Any:  # noqa: ARG002
         name = self._names.get(id(attr_val)) if isinstance(attr_val, Tensor) else None
-        if self._evaluating or name is None:
+        if self.is_evaluating or name is None:
             return attr_val
         if id(attr_val) not in self._attributes:
             self._attributes[id(attr_val)] = self.create_proxy("get_attr", name, (), {})
@@ -371,79 +369,3 @@ def _place_in_code() -> str:
             return f"what {frame.f_code.co_name} asks at {Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back
     return "what the model asks"
-
-
-@contextmanager
-def _factories_followed(tracer: Tracer) -> Iterator[None]:
-    """Tensors made of numbers become operations of the graph where those numbers are proxies."""
-
-    def followed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def factory(*args: Any, **kwargs: Any) -> Any:
-            follows = name in _DRAWS or tree_any(_is_proxy, (args, kwargs))
-            if follows and not tracer._evaluating:  # noqa: SLF001
-                return tracer.create_proxy("call_function", function, args, kwargs)
-            return function(*args, **kwargs)
-
-        return factory
-
-    before = {name: getattr(torch, name) for name in (*_FACTORIES, *_DRAWS)}
-    try:
-        for name, function in before.items():
-            setattr(torch, name, followed(name, function))
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(torch, name, function)
-
-
-def _is_proxy(value: Any) -> bool:
-    return isinstance(value, fx.Proxy)
-
-
-@contextmanager
-def _no_side_effects(tracer: Tracer, members: AbstractSet[int]) -> Iterator[None]:
-    """A module that changes itself as it runs can't be followed: its graph would not."""
-    before = nn.Module.__setattr__
-
-    def setattr_(module: nn.Module, name: str, value: Any) -> None:
-        constant = name.startswith("_tensor_constant")  # the tracer's own
-        if id(module) in members and not (tracer._evaluating or constant):  # noqa: SLF001
-            raise TracingError(f"its forward sets {name!r}")
-        before(module, name, value)
-
-    nn.Module.__setattr__ = setattr_  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        nn.Module.__setattr__ = before  # type: ignore[method-assign]
-
-
-def _runs_code_of(module: nn.Module, package: str) -> bool:
-    """Whether a module's forward is defined in a package, and not in a subclass of the user's."""
-    forward = getattr(type(module), "forward", None)
-    return str(getattr(forward, "__module__", "")).startswith(package)
-
-
-@contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
-    """Runs a module without hooks, and undoes what it sets of its own attributes."""
-    if _runs_code_of(module, "torch.nn.") and not any(module.children()):
-        yield
-        return
-    before = []
-    for each in module.modules():
-        own = vars(each)
-        before.append((own, dict(own), {name: dict(own[name]) for name in _TABLES}))
-        own["_forward_hooks"], own["_forward_pre_hooks"] = {}, {}
-    try:
-        yield
-    finally:
-        for own, attributes, tables in before:
-            own.clear()
-            own.update(attributes)
-            for name, table in tables.items():
-                own[name].clear()
-                own[name].update(table)
-
-
-_TABLES = ("_parameters", "_buffers", "_modules")

@@ -127,6 +127,13 @@ class DeployBackend(ABC):
     needs: ClassVar[tuple[str, str] | None] = None
     """The engine's module, and what pip installs it by; `None` if there is nothing to install."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A backend may also override `export` and `load` whole; nothing calls their parts then."""
+        super().__init_subclass__(**kwargs)
+        for whole, part in (("export", "write"), ("load", "start")):
+            if whole in vars(cls) and part not in vars(cls):
+                setattr(cls, part, vars(cls)[whole])
+
     fast: ClassVar[Scheme | None] = None
     """The scheme that its engine is fast with; `target` of a quantizer takes it over."""
 

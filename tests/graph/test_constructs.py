@@ -66,8 +66,9 @@ class SamePadConv(nn.Conv2d):
 
     def forward(self, x):
         height, width = x.shape[-2:]
-        rows = max((-(-height // self.stride[0]) - 1) * self.stride[0] + 3 - height, 0)
-        columns = max((-(-width // self.stride[1]) - 1) * self.stride[1] + 3 - width, 0)
+        extent = self.weight.shape[-1]
+        rows = max((-(-height // self.stride[0]) - 1) * self.stride[0] + extent - height, 0)
+        columns = max((-(-width // self.stride[1]) - 1) * self.stride[1] + extent - width, 0)
         if rows > 0 or columns > 0:
             x = F.pad(x, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
         return F.conv2d(x, self.weight, self.bias, self.stride)

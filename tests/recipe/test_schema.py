@@ -25,7 +25,7 @@ def validator():
 
 
 def content_of(name):
-    text = (resources.files("micronet") / "recipes" / f"{name}.yaml").read_text("utf-8")
+    text = (resources.files("micronet.recipe") / "shipped" / f"{name}.yaml").read_text("utf-8")
     return parse(text, name, Path()).content
 
 
