@@ -14,7 +14,7 @@ def of(language: str) -> list[str]:
 
 def test_the_readme_shows_the_shipped_quickstart():
     (shown,) = of("yaml")
-    recipe = (ROOT / "micronet" / "recipes" / "quickstart.yaml").read_text("utf-8")
+    recipe = (ROOT / "micronet" / "recipe" / "shipped" / "quickstart.yaml").read_text("utf-8")
     assert len(yaml.safe_load(recipe)["steps"]) == len(yaml.safe_load(shown)["steps"])
     assert shown.splitlines() == [line for line in recipe.splitlines() if not re.match("#", line)]
 
