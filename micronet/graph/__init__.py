@@ -4,7 +4,7 @@ from micronet.graph.guard import ChangedFunctionError, check_same_function
 from micronet.graph.order import execution_order
 from micronet.graph.pairs import conv_bn_pairs, make_foldable
 from micronet.graph.specialized import SpecializationError, TracingError
-from micronet.graph.tracing import follow, graphs, propagate_shapes, trace, trace_parts
+from micronet.graph.tracing import follow, graphs, trace, trace_parts
 
 __all__ = [
     "ChangedFunctionError",
@@ -16,7 +16,6 @@ __all__ = [
     "follow",
     "graphs",
     "make_foldable",
-    "propagate_shapes",
     "trace",
     "trace_parts",
 ]

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.passes.shape_prop import ShapeProp
 
 from micronet.graph.both_modes import can_merge, layers, merge, modules_of_two_minds
 from micronet.graph.example_inputs import check_example_inputs
@@ -107,12 +106,6 @@ def graphs(model: nn.Module) -> Iterator[tuple[str, fx.GraphModule]]:
     for name, module in model.named_modules():
         if isinstance(module, fx.GraphModule):
             yield name, module
-
-
-def propagate_shapes(traced: fx.GraphModule, example_inputs: tuple[Any, ...]) -> None:
-    """Gives every node its result's dtype and shape (`node.meta["tensor_meta"]`)."""
-    with torch.no_grad(), evaluating(traced):
-        ShapeProp(traced).propagate(*example_inputs)
 
 
 class _Inputs:
