@@ -131,13 +131,17 @@ class Tracer(fx.Tracer):
             return value
         if any(_is_counter(p.node, self.root) for p in changed):
             return args[0]  # batch norms count batches themselves
-        if any(p.node.op == "get_attr" for p in changed):
+        memory = {_memory(proxy.value) for proxy in changed}
+        if changed and any(_memory(self.values[own]) in memory for own in self._own_tensors()):
             raise TracingError("it changes a tensor of its own as it runs")
         node = super().create_proxy(kind, target, args, kwargs).node
         if changed:
-            self._move_readers(node, value, {_memory(proxy.value) for proxy in changed})
+            self._move_readers(node, value, memory)
         self.values[node] = value
         return value if is_plain(value) else self._new_proxy(node)
+
+    def _own_tensors(self) -> list[fx.Node]:
+        return [node for node in self.values if node.op == "get_attr"]
 
     def _new_proxy(self, node: fx.Node) -> ValueProxy:
         proxy = ValueProxy(node, self)
@@ -172,9 +176,7 @@ class Tracer(fx.Tracer):
             if kind == "call_module":
                 module = self.root.get_submodule(target)
                 if isinstance(module, _BatchNorm) and runs_code_of(module, "torch.nn."):
-                    return torch.empty_like(
-                        args[0]
-                    )  # which its own decomposition takes long to say
+                    return torch.empty_like(args[0])  # its own arithmetic takes long
                 with untouched(module):
                     return module.forward(*args, **kwargs)
             if kind == "call_method":

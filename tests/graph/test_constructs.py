@@ -423,6 +423,31 @@ def test_a_model_that_changes_itself_goes_on_doing_so():
     assert (ready.calls, float(ready.seen)) == (before + 1, seen + 1)
 
 
+class CountingInAView(nn.Module):
+    """Changes a buffer in training, through a view of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = conv()
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, x):
+        if self.training:
+            self.seen[0:1].add_(1)
+        return self.c(x)
+
+
+@pytest.mark.filterwarnings("ignore:CountingInAView can't be followed")
+def test_a_buffer_that_training_changes_stays_in_evaluation():
+    ready = prepared(CountingInAView()).train()
+    ready(X)
+    before = ready.seen.tolist()
+    ready.eval()(X)
+    assert ready.seen.tolist() == before != [0, 0]
+    ready.train()(X)
+    assert ready.seen.tolist() != before
+
+
 class Detector(nn.Module):
     """A backbone that can be followed, in a model whose way depends on values."""
 
