@@ -142,7 +142,8 @@ class AffineFakeQuantizer(FakeQuantizer):
         return bool((self.scale > 0).all())
 
     def fake_quantize(self, x: Tensor) -> Tensor:
-        self.settle()
+        if self._unsettled:  # torch.export takes long over each place where gradients are off
+            self.settle()
         # Asked of the buffers, which others may fill, but no more once it is so.
         self._known = self._known or self.ready
         if not self._known:
