@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from micronet.graph.both_modes import can_merge, layers, merge, modules_of_two_minds
 from micronet.graph.example_inputs import check_example_inputs
 from micronet.graph.followed import Followed, give_graph, shallow_copy
+from micronet.graph.frozen_norms import name_frozen_norms
 from micronet.graph.layers_of_calls import make_layers_of_calls
 from micronet.graph.leaf import Leaf, probes_off
 from micronet.graph.modes import evaluating, modes_kept
@@ -39,7 +40,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] = ()) -> Followed:
             mode what it does not compute in train mode.
     """
     check_example_inputs(example_inputs)
-    return _with_graph(shallow_copy(model), example_inputs or None)
+    copied = shallow_copy(model)
+    name_frozen_norms(copied)
+    return _with_graph(copied, example_inputs or None)
 
 
 def follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, str]:
@@ -56,6 +59,7 @@ def follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, str]:
         For each module that could not be followed, the empty name standing for the model, why.
     """
     check_example_inputs(example_inputs)
+    name_frozen_norms(model)
     inputs = _Inputs(model, example_inputs)
     reasons: dict[str, str] = {}
     waiting = [""]
@@ -95,6 +99,7 @@ def trace_parts(
     copied = shallow_copy(model)
     if example_inputs:
         return copied, follow(copied, example_inputs)
+    name_frozen_norms(copied)
     try:
         return _with_graph(copied, None), {}
     except TracingError as error:

@@ -46,6 +46,11 @@ class FoldedWeightQuantizer(AffineFakeQuantizer):
         """Of the layer's output in this very step, [channels]; `None`: use the running one."""
 
     @property
+    def follows_batches(self) -> bool:
+        """Whether the batch norm is at work on the statistics of each batch."""
+        return bool(self._bn) and self._bn[0].training
+
+    @property
     def factor(self) -> Tensor | None:
         """The f of each output channel; `None` once the batch norm is folded."""
         if not self._bn:
@@ -53,7 +58,7 @@ class FoldedWeightQuantizer(AffineFakeQuantizer):
         (bn,) = self._bn
         assert bn.running_var is not None
         variance = bn.running_var
-        if self.training and self.batch_variance is not None:
+        if self.follows_batches and self.batch_variance is not None:
             variance = self.batch_variance
         gamma = bn.weight.detach() if bn.weight is not None else torch.ones_like(bn.running_var)
         factor = gamma.float() * torch.rsqrt(variance.float() + bn.eps)
@@ -126,7 +131,7 @@ def observe_batch_variance(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None
     quantizer = layer.weight_quantizer
     if not isinstance(quantizer, FoldedWeightQuantizer):  # the weight is integers by now
         return
-    if not layer.training or quantizer.frozen or quantizer.factor is None:
+    if not layer.training or quantizer.frozen or not quantizer.follows_batches:
         quantizer.batch_variance = None
         return
     with in_mode("off", layer):
