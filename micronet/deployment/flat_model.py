@@ -218,8 +218,9 @@ def exporting(model: nn.Module, example_inputs: tuple[Any, ...], hint: str = "")
             raise reason from error
         lines = _COLOURS.sub("", str(reason)).strip().splitlines() or [type(reason).__name__]
         told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        told = told.partition(" (unhinted:")[0].rstrip(".")
         hint += _hint_at_parts(model, example_inputs)
-        raise DeployError(f"{type(model).__name__} can't be exported: {told}{hint}") from error
+        raise DeployError(f"{type(model).__name__} can't be exported: {told}.{hint}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

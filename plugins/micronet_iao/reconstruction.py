@@ -1,7 +1,8 @@
 """Brings each quantized layer back to what the float layer gives, in the order in which they run.
 
 The float and the quantized model run side by side, as the two halves of one batch, so that each
-layer gets what the layers before it give once they are corrected themselves.
+layer gets what the layers before it give once they are corrected themselves. Where the model as a
+whole has no graph, its parts do so, one by one.
 
 Bias correction (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
 Correction", section 4.2): with x and x' what the float and the quantized layer get, the mean error
@@ -22,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from micronet.errors import QuantizationError
 from micronet.graph import conv_bn_pairs, graphs
-from micronet.graph.batches import batch_size, first_rows, joined
+from micronet.graph.batches import batch_size, joined
 from micronet.graph.modes import evaluating
 from micronet.quantization import (
     AffineFakeQuantizer,
@@ -35,6 +36,7 @@ from micronet.quantization import (
     weight_of,
 )
 from micronet_iao import rounding
+from micronet_iao.parts import calls_of_parts
 
 IMAGES = 32
 """Images that are looked at, evenly taken from all batches, at most."""
@@ -60,45 +62,55 @@ def reconstruct(
     Raises:
         QuantizationError: A layer gets its inputs in another order than batch first.
     """
-    share = -(-IMAGES // len(calls))
-    inputs = first_rows(joined([first_rows(call, share) for call in calls]), IMAGES)
     layers = dict(quantized_layers(model))
-    bns = _batch_norms(model, first_rows(inputs, 2))
+    bns = _batch_norms(model)
     owners = Counter(id(weight_of(layer)) for layer in layers.values())
-    corrections = [
-        _Correction(
+    corrections = {
+        name: _Correction(
             name,
             layer,
             bns.get(name),
             learned=learned and rounding.can_learn(layer) and owners[id(weight_of(layer))] == 1,
             bias_correction=bias_correction,
-            images=batch_size(inputs),
         )
         for name, layer in layers.items()
-    ]
-    own = {quantizer for layer in layers.values() for _, quantizer in fake_quantizers(layer)}
-    hooks = [each.layer.register_forward_hook(each) for each in corrections]
-    hooks += [
-        quantizer.register_forward_hook(_quantize_second_half)
-        for _, quantizer in fake_quantizers(model)
-        if quantizer not in own
-    ]
-    try:
-        with evaluating(model), in_mode("off", model):
-            model(*joined([inputs, inputs]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for each in corrections:
+    }
+    for part_name, (part, inputs) in calls_of_parts(model, calls, IMAGES).items():
+        prefix = f"{part_name}." if part_name else ""
+        own = [each for name, each in corrections.items() if f"{name}.".startswith(prefix)]
+        _run_side_by_side(part, inputs, own)
+    for each in corrections.values():
         each.apply()
 
 
-def _batch_norms(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, _BatchNorm]:
+def _run_side_by_side(
+    part: nn.Module, inputs: tuple[Any, ...], corrections: Sequence[_Correction]
+) -> None:
+    hooks = []
+    for each in corrections:
+        each.images = batch_size(inputs)
+        hooks.append(each.layer.register_forward_hook(each))
+    layers = (layer for _, layer in quantized_layers(part))
+    own = {quantizer for layer in layers for _, quantizer in fake_quantizers(layer)}
+    hooks += [
+        quantizer.register_forward_hook(_quantize_second_half)
+        for _, quantizer in fake_quantizers(part)
+        if quantizer not in own
+    ]
+    try:
+        with evaluating(part), in_mode("off", part):
+            part(*joined([inputs, inputs]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """The batch norm behind each layer, by the layer's name, as far as a graph tells."""
     if not any(graphs(model)):
         return {}
     found = {}
-    for layer, bn_name in conv_bn_pairs(model, example_inputs):
+    for layer, bn_name in conv_bn_pairs(model):
         bn = model.get_submodule(bn_name)
         assert isinstance(bn, _BatchNorm)
         found[layer] = bn
@@ -121,9 +133,10 @@ class _Correction:
         *,
         learned: bool,
         bias_correction: bool,
-        images: int,
     ) -> None:
-        self.name, self.layer, self.bn, self.images = name, layer, bn, images
+        self.name, self.layer, self.bn = name, layer, bn
+        self.images = 0
+        """Of each half of the batch."""
         self.learned = learned
         self.corrects_bias = bias_correction and not (layer.bias is None and bn is None)
         self.weight: Tensor | None = None
