@@ -56,7 +56,7 @@ def export_graph(
     for module in flat.module.modules():
         if isinstance(module, StoredWeight):
             module.store(module.tensor.with_integer_zero_point())
-    with exporting(model, example_inputs, flat.hint), flat.following_sizes():
+    with exporting(model, example_inputs, flat.hint), flat.in_exportable_form():
         exported = torch.onnx.export(
             flat.module,
             flat.example,

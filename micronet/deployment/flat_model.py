@@ -30,6 +30,7 @@ from torch.export import Dim, ExportedProgram
 
 from micronet import structure
 from micronet.deployment.adaptive_pooling import AnySize
+from micronet.deployment.attention import AttentionOfFourDimensions
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
 from micronet.graph import graphs, trace_parts
 from micronet.graph.example_inputs import check_example_inputs
@@ -126,9 +127,12 @@ class FlatModel:
             f"export with a batch of two or more."
         )
 
-    def following_sizes(self) -> Any:
-        """A context to export it in: layers that can follow the images' sizes do."""
-        return AnySize() if set(_SIZES) & set().union(*map(_values, self.free)) else nullcontext()
+    @contextmanager
+    def in_exportable_form(self) -> Iterator[None]:
+        """A context to export it in: functions of torch take the form that the exporter knows."""
+        sizes_differ = set(_SIZES) & set().union(*map(_values, self.free))
+        with AttentionOfFourDimensions(), AnySize() if sizes_differ else nullcontext():
+            yield
 
 
 def flatten(
@@ -177,7 +181,7 @@ def signature_of(
         DeployError: As `flatten`; or torch.export can't take the model.
     """
     flat = flatten(model, example_inputs, dynamic=dynamic)
-    with exporting(model, example_inputs, flat.hint), flat.following_sizes():
+    with exporting(model, example_inputs, flat.hint), flat.in_exportable_form():
         program = torch.export.export(
             flat.module, flat.example, dynamic_shapes=flat.dynamic_shapes, strict=False
         )

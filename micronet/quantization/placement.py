@@ -300,7 +300,8 @@ def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQ
             source = _source(operand)
             if source in quantized:
                 continue
-            name = f"{ACTIVATIONS}.{source.name}"
+            taken = hasattr(nn.Module, source.name)  # as the result of x.to(...) is named
+            name = f"{ACTIVATIONS}.{source.name}{'_' if taken else ''}"
             traced.add_submodule(name, activation())
             with traced.graph.inserting_after(source):
                 call = traced.graph.call_module(name, (source,))

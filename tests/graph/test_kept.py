@@ -1,0 +1,184 @@
+"""What a followed model keeps of its author's: attributes, modes, hooks, and parts left alone."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from constructs import NETS, OwnSwish, X, conv, fused, prepared, settled, snr
+from torch import nn
+
+from micronet.graph import SpecializationError, graphs, trace
+from micronet.quantization import fake_quantizers
+from micronet.registry import create
+
+
+class WithFlags(nn.Module):
+    """Arguments with defaults, attributes, a method, and a batch norm that never trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.bn = conv(), nn.BatchNorm2d(8)
+        self.names = ["a", "b"]
+
+    def forward(self, x, targets=None, *, scale=1.0, verbose: bool = False):
+        y = self.bn(self.c(x)) * scale
+        return y if targets is None else (y, targets)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.bn.eval()
+        return self
+
+    def label(self, index):
+        return self.names[index]
+
+
+def test_arguments_with_defaults_keep_them_and_refuse_others():
+    model = WithFlags().eval()
+    ready = prepared(model)
+    for _, quantizer in fake_quantizers(ready):
+        quantizer.mode = "off"
+    assert torch.equal(ready(X), model(X))
+    assert torch.equal(ready(X, None), model(X))
+    with pytest.raises(SpecializationError, match="argument 'targets' was None"):
+        ready(X, torch.zeros(4))
+
+
+def test_a_models_own_class_attributes_and_methods_are_still_there():
+    ready = prepared(WithFlags())
+    for model in (ready, copy.deepcopy(ready), fused(ready)):
+        assert isinstance(model, WithFlags)
+        assert model.label(1) == "b"
+
+
+def test_a_batch_norm_that_the_model_keeps_in_eval_mode_does_not_train():
+    ready = prepared(WithFlags()).train()
+    before = ready.bn.running_mean.clone()
+    ready(X)
+    assert torch.equal(ready.bn.running_mean, before)
+
+
+def test_a_followed_model_can_be_pickled():
+    model = trace(WithFlags().eval(), (X,))
+    assert torch.equal(pickle.loads(pickle.dumps(model))(X), model(X))
+
+
+def test_a_custom_backward_is_still_used():
+    model = nn.Sequential(conv(), OwnSwish(), conv(8))
+    gradients = []
+    for each in (model, trace(model, (X,))):
+        each.zero_grad()
+        each(X).sum().backward()
+        gradients.append(model[0].weight.grad.clone())
+    assert torch.equal(*gradients)
+
+
+def test_random_depth_in_a_module_is_still_random_in_training():
+    ready = prepared(NETS["drop path"]())
+    ready(X)
+    outputs = [ready.train()(X) for _ in range(8)]
+    assert any(not torch.allclose(outputs[0], other, atol=1e-2) for other in outputs)
+
+
+class WithoutGradients(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = conv(3, 3), conv(3, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.a(x)
+        return self.b(x)
+
+
+@pytest.mark.filterwarnings("ignore:WithoutGradients can't be followed")
+def test_a_part_without_gradients_stays_without():
+    ready = prepared(WithoutGradients())
+    ready(X).sum().backward()
+    assert ready.a.weight.grad is None
+    assert ready.b.weight.grad is not None
+
+
+class Counting(nn.Module):
+    """Changes itself as it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.calls = conv(), 0
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.add_(1)
+        return self.c(x)
+
+
+@pytest.mark.filterwarnings("ignore:Counting can't be followed")
+def test_a_model_that_changes_itself_goes_on_doing_so():
+    model = Counting()
+    ready = prepared(model)
+    before, seen = ready.calls, float(ready.seen)
+    ready(X)
+    assert (ready.calls, float(ready.seen)) == (before + 1, seen + 1)
+
+
+class CountingInAView(nn.Module):
+    """Changes a buffer in training, through a view of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = conv()
+        self.register_buffer("seen", torch.zeros(2))
+
+    def forward(self, x):
+        if self.training:
+            self.seen[0:1].add_(1)
+        return self.c(x)
+
+
+@pytest.mark.filterwarnings("ignore:CountingInAView can't be followed")
+def test_a_buffer_that_training_changes_stays_in_evaluation():
+    ready = prepared(CountingInAView()).train()
+    ready(X)
+    before = ready.seen.tolist()
+    ready.eval()(X)
+    assert ready.seen.tolist() == before != [0, 0]
+    ready.train()(X)
+    assert ready.seen.tolist() != before
+
+
+class Detector(nn.Module):
+    """A backbone that can be followed, in a model whose way depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(8, 4))
+        self.head = nn.Sequential(conv(4, 4), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        y = self.backbone(x)
+        boxes = y[y[:, 0].amax((1, 2)) > y.mean()]
+        return self.head(boxes) if len(boxes) else y
+
+
+def test_the_largest_parts_of_a_model_that_cannot_be_followed_are_graphs():
+    model = settled(Detector())
+    with pytest.warns(UserWarning, match="Graphs of their own have 'backbone', 'head'"):
+        ready = prepared(model)
+    assert [name for name, _ in graphs(ready)] == ["backbone", "head"]
+    folded = fused(ready)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    create("quantizer", "iao").calibrate(ready, [X])
+    assert snr(model(X), ready.eval()(X)) > 20
+    assert np.isfinite(fused(model)(X).detach().numpy()).all()
+
+
+def test_hooks_of_the_users_go_on_being_called():
+    model, features = nn.Sequential(nn.Sequential(conv(), nn.ReLU()), conv(8)), []
+    model[0].register_forward_hook(lambda _m, _i, output: features.append(output))
+    ready = prepared(model)
+    features.clear()
+    ready(X)
+    assert [type(feature) for feature in features] == [torch.Tensor]
