@@ -31,6 +31,9 @@ _WORSE_DB = 1
 _EXACT_DB = 60
 """A float model with folded batch norms differs by rounding alone."""
 
+_IMAGES = 8
+"""In a batch. The signal to noise of two models is compared, which few images know too coarsely."""
+
 
 def main() -> None:
     options = parser(__doc__, limit=300)
@@ -45,7 +48,8 @@ def _examine(name: str, directory: Path) -> Row:
 
     model, size = timm_model(name) if name in TIMM else _segmentation_model(name)
     quantizer = registry.create("quantizer", "iao")
-    return row(size, examine(settle(model, size), size, quantizer, directory, train=False))
+    model = settle(model, size)
+    return row(size, examine(model, size, quantizer, directory, train=False, images=_IMAGES))
 
 
 def _segmentation_model(name: str) -> tuple[nn.Module, int]:

@@ -71,7 +71,5 @@ def test_same_padding_is_quantized_as_one_graph_with_its_own_layer():
 
 def test_a_way_that_another_size_would_change_is_refused_in_words():
     traced = trace(NETS["branch on a size"]().eval(), (X,))
-    with pytest.raises(
-        SpecializationError, match=r"_branches asks at constructs.py:\d+ was 0"
-    ):
+    with pytest.raises(SpecializationError, match=r"_branches asks at constructs.py:\d+ was 0"):
         traced(torch.randn(2, 3, 16, 17))
