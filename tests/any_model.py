@@ -18,7 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from micronet import registry
 from micronet.graph import TracingError
-from micronet.quantization import FakeQuantizer, in_mode, layers_left_in_float, quantized_layers
+from micronet.quantization import (
+    AffineFakeQuantizer,
+    in_mode,
+    layers_left_in_float,
+    quantized_layers,
+)
 from micronet.techniques import Quantizer
 
 SIZES = {"inception_v3": 299, "maxvit_t": 224, "vit_h_14": 56}
@@ -196,16 +201,10 @@ def _change_last_bits(model: nn.Module, generator: torch.Generator) -> None:
     The step of a bias is the product of the scales of a layer's input and weight. It is known where
     a quantizer stands right before the layer.
     """
-    modules = dict(model.named_modules())
-    calls = model.graph.nodes if isinstance(model, torch.fx.GraphModule) else []
-    before = {
-        node.target: modules[node.args[0].target]
-        for node in calls
-        if node.op == "call_module" and node.args and node.args[0].op == "call_module"
-    }
+    before = _modules_before(model)
     for name, layer in quantized_layers(model):
         quantizer = layer.input_quantizer or before.get(name)
-        if isinstance(quantizer, FakeQuantizer) and layer.bias is not None:
+        if isinstance(quantizer, AffineFakeQuantizer) and layer.bias is not None:
             step = quantizer.scale * layer.weight_quantizer.scale.flatten()
             layer.bias.copy_((layer.bias / step).round() * step)
     for name, buffer in model.named_buffers():
@@ -232,6 +231,18 @@ def _named(outputs: Any) -> dict[str, Any]:
 
 def _worst_db(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return min(sqnr_db(found[name], expected[name]) for name in found)
+
+
+def _modules_before(model: nn.Module) -> dict[str, nn.Module]:
+    """For each module that a graph calls on the result of another: that other one."""
+    modules = dict(model.named_modules())
+    calls = model.graph.nodes if isinstance(model, torch.fx.GraphModule) else []
+    before = {}
+    for node in calls:
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if isinstance(source, torch.fx.Node) and source.op == "call_module":
+            before[node.target] = modules[source.target]
+    return before
 
 
 def train_step(model: nn.Module, images: Tensor) -> None:
