@@ -1,5 +1,7 @@
 """What users' models are written like: small networks with one construct each."""
 
+import warnings
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
@@ -150,6 +152,8 @@ NETS = {
     "dictionary inside": lambda: Net(_passes_a_dictionary, c=conv(), h=conv(8)),
     "custom autograd function": lambda: nn.Sequential(conv(), OwnSwish(), conv(8)),
     "a call named as a method of modules": lambda: Net(_converts, c=conv(), h=conv(8)),
+    "called by names": lambda: Net(_calls_by_names, c=conv(), bn=nn.BatchNorm2d(8), h=conv(8)),
+    "scripted activation": lambda: Net(_calls_a_script, c=conv(), h=conv(8)),
     "drop path": lambda: Net(_drops_path, c=conv(), d=DropPath(), h=conv(8, 8)),
 }
 
@@ -237,6 +241,23 @@ def _passes_a_dictionary(net, x):
 
 def _converts(net, x):
     return net.h(net.c(x).double().sigmoid().to(x.dtype))
+
+
+def _calls_by_names(net, x):
+    y = net.bn(input=net.c(input=x))
+    return net.h(input=F.avg_pool2d(input=y, kernel_size=2))
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # torch's: users' models still have them
+
+    @torch.jit.script
+    def mish(x):
+        return x * torch.tanh(F.softplus(x))
+
+
+def _calls_a_script(net, x):
+    return net.h(mish(net.c(x)))
 
 
 def _drops_path(net, x):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
@@ -30,7 +31,8 @@ def copy_of(model: nn.Module) -> nn.Module:
 
     Raises:
         MicronetError: The model is none of Python code: scripted, traced, exported or no module at
-            all; it is wrapped for several devices; or an attribute can't be copied.
+            all; it is wrapped for several devices; it has lazy layers that never ran; or an
+            attribute can't be copied.
     """
     model = _compiled_from(model)
     _refuse(model)
@@ -94,6 +96,11 @@ def _refuse(model: Any) -> None:
             raise MicronetError(
                 f"{place} is wrapped in {type(module).__name__}; pass what it wraps, model.module, "
                 f"and wrap the result."
+            )
+        if any(isinstance(p, UninitializedTensorMixin) for p in module.parameters(recurse=False)):
+            raise MicronetError(
+                f"{place} is a {type(module).__name__} that does not know its shape yet; call the "
+                f"model once on an input."
             )
         if isinstance(module, fx.GraphModule) and _is_exported(module):
             raise MicronetError(

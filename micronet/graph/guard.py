@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
+from micronet import structure
 from micronet.errors import MicronetError, said_by
 from micronet.graph.copying import copy_of
 from micronet.graph.leaf import Leaf, Probe, probes_off
 from micronet.graph.modes import evaluating
+from micronet.graph.outputs import tensors
 
 _TOLERANCE = 1e-3
 """Of the largest output: far above what another order of additions makes of it."""
@@ -50,10 +52,15 @@ def check_same_function(
 
     Raises:
         ChangedFunctionError: Their outputs differ; the message names the first layer that does.
-        MicronetError: The model fails on the example inputs.
+        MicronetError: The model fails on the example inputs, or gives no tensor.
     """
     with _as_in(quantizers, before, after):
         expected = run(before, example_inputs)
+        if not tensors(expected):
+            raise MicronetError(
+                f"{type(before).__name__} gives {structure.described(expected)} on the example "
+                f"inputs, and no tensor in it that could be compared."
+            )
         if _distance(expected, run(after, example_inputs)) <= _TOLERANCE:
             return
         with _precisely(before, after) as (before_, after_):
@@ -121,16 +128,12 @@ def _in_double(inputs: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
 
 
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, Tensor)]
-
-
 def _distance(expected: Any, found: Any) -> float:
     """The largest difference over the largest number; inf where the outputs have other forms."""
-    pairs = list(zip(_tensors(expected), _tensors(found), strict=False))
-    if tree_flatten(expected)[1] != tree_flatten(found)[1] or len(pairs) != len(_tensors(expected)):
+    before, after = tensors(expected), tensors(found)
+    if before.keys() != after.keys():
         return float("inf")
-    return max((_difference(a, b) for a, b in pairs), default=0.0)
+    return max((_difference(before[place], after[place]) for place in before), default=0.0)
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
@@ -147,13 +150,13 @@ def _difference(a: Tensor, b: Tensor) -> float:
 def _noise(before: nn.Module, after: nn.Module, example_inputs: tuple[Any, ...]) -> float:
     """With quantizers as they are: the root mean square of the difference over the outputs'."""
     try:
-        expected, found = (_tensors(run(model, example_inputs)) for model in (before, after))
+        expected, found = (tensors(run(model, example_inputs)) for model in (before, after))
     except MicronetError:  # they have seen no data yet
         return float("inf")
     return max(
         (
             float((a.double() - b.double()).norm() / a.double().norm().clamp_min(1e-12))
-            for a, b in zip(expected, found, strict=True)
+            for a, b in zip(expected.values(), found.values(), strict=True)
             if a.shape == b.shape
         ),
         default=float("inf"),

@@ -53,6 +53,29 @@ def factories_followed(tracer: Tracing) -> Iterator[None]:
             setattr(torch, name, function)
 
 
+@contextmanager
+def scripts_followed() -> Iterator[None]:
+    """A scripted function that is called with proxies is the Python that it was made of."""
+    before = torch.jit.ScriptFunction.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if not tree_any(_is_proxy, (args, kwargs)):
+            return before(function, *args, **kwargs)
+        if not hasattr(function, _PYTHON):
+            raise TracingError(f"it calls {function.name!r}, which was scripted or traced")
+        return getattr(function, _PYTHON)(*args, **kwargs)
+
+    torch.jit.ScriptFunction.__call__ = call  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.jit.ScriptFunction.__call__ = before  # type: ignore[method-assign]
+
+
+_PYTHON = "_torchdynamo_inline"
+"""Where torch.jit.script keeps what it compiled."""
+
+
 def _is_proxy(value: Any) -> bool:
     return isinstance(value, fx.Proxy)
 

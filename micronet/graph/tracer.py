@@ -6,12 +6,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.immutable_collections import immutable_dict
 from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_any, tree_map, tree_map_only
@@ -24,6 +26,7 @@ from micronet.graph.surroundings import (
     factories_followed,
     no_side_effects,
     runs_code_of,
+    scripts_followed,
     untouched,
 )
 
@@ -81,6 +84,7 @@ class Tracer(fx.Tracer):
                 torch.enable_grad(),
                 probes_off(model),
                 factories_followed(self),
+                scripts_followed(),
                 no_side_effects(self, members),
             ):
                 self._state = _state_of_torch()
@@ -216,9 +220,15 @@ class Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.is_evaluating:
             return forward(*args, **kwargs)
-        name = self.path_of_module(m)
+        try:
+            name = self.path_of_module(m)
+        except NameError as error:
+            raise TracingError(
+                f"it calls a {type(m).__name__} that is none of its submodules, as in a plain list "
+                f"where an nn.ModuleList should be"
+            ) from error
         if self.example_inputs is None or self.is_leaf_module(m, name):
-            return super().call_module(m, forward, args, kwargs)
+            return super().call_module(m, forward, *_in_order(m, args, kwargs))
         self._answer_isinstance(m)
         last, moved = next(reversed(self.graph.nodes), None), len(self._moved)
         stack = dict(self.module_stack)
@@ -267,7 +277,20 @@ class Tracer(fx.Tracer):
             return a.node
         if isinstance(a, torch.Size):
             return tuple(a)
+        if isinstance(a, dict) and type(a) not in (dict, immutable_dict):
+            return self._rebuilt(a)
         return super().create_arg(a)
+
+    def _rebuilt(self, mapping: dict[Any, Any]) -> fx.Node:
+        """A node that gives a dictionary of the author's own class, by its items."""
+        kind, items = type(mapping), super().create_arg(dict(mapping))
+        by_field = is_dataclass(mapping)
+        try:
+            kind(**mapping) if by_field else kind(dict(mapping))
+        except Exception as error:  # its author wants something else
+            raise TracingError(f"it gives a {kind.__name__}, which its items don't make") from error
+        arguments: Any = ((), items) if by_field else ((items,), {})
+        return self.create_node("call_function", kind, *arguments)
 
     def create_args_for_root(
         self,
@@ -319,6 +342,14 @@ class Tracer(fx.Tracer):
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _in_order(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """A call's arguments, those by name among them as far as forward takes them in order."""
+    if not kwargs or not runs_code_of(module, "torch.nn."):
+        return args, kwargs
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    return bound.args, bound.kwargs
 
 
 def _metadata(value: Any) -> TensorMetadata | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 from micronet.graph.both_modes import can_merge, layers, merge, modules_of_two_minds
 from micronet.graph.example_inputs import check_example_inputs
@@ -40,6 +42,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...] = ()) -> Followed:
             mode what it does not compute in train mode.
     """
     check_example_inputs(example_inputs)
+    _call_once(model, example_inputs)
     copied = shallow_copy(model)
     name_frozen_norms(copied)
     return _with_graph(copied, example_inputs or None)
@@ -59,6 +62,7 @@ def follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, str]:
         For each module that could not be followed, the empty name standing for the model, why.
     """
     check_example_inputs(example_inputs)
+    _call_once(model, example_inputs)
     name_frozen_norms(model)
     inputs = _Inputs(model, example_inputs)
     reasons: dict[str, str] = {}
@@ -96,6 +100,7 @@ def trace_parts(
     check_example_inputs(example_inputs)
     if any(True for _ in graphs(model)):
         return model, {}
+    _call_once(model, example_inputs)
     copied = shallow_copy(model)
     if example_inputs:
         return copied, follow(copied, example_inputs)
@@ -104,6 +109,21 @@ def trace_parts(
         return _with_graph(copied, None), {}
     except TracingError as error:
         return copied, {"": str(error)}
+
+
+def _call_once(model: nn.Module, example_inputs: tuple[Any, ...]) -> None:
+    """Some models complete themselves at their first call, which must not be that of a tracer."""
+    if not example_inputs:
+        return
+    inputs = tree_map_only(Tensor, torch.clone, example_inputs)  # it may work in place
+    with (
+        suppress(Exception),  # following it will tell
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        evaluating(model),
+        probes_off(model),
+    ):
+        model(*inputs)
 
 
 def graphs(model: nn.Module) -> Iterator[tuple[str, fx.GraphModule]]:

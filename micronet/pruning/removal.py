@@ -11,12 +11,13 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_leaves
 
 from micronet.errors import PruningError
+from micronet.graph.outputs import tensors
 from micronet.pruning import Kept, PruningPlan, apply_plan
 from micronet.pruning.channels import Channels, Group
 from micronet.pruning.follower import WEIGHTED, Ints, Key, Side
@@ -218,12 +219,9 @@ def check_runs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
             continue
         trial = copy.deepcopy(model).train(training).requires_grad_(requires_grad=True)
         try:
-            outputs = trial(*pair_of(example_inputs))
-            losses = [t.float().mean() for t in _tensors(outputs) if t.requires_grad]
-            sum(losses).backward()  # type: ignore[union-attr]
+            with torch.enable_grad():
+                outputs = tensors(trial(*pair_of(example_inputs))).values()
+                losses = [t.float().mean() for t in outputs if t.requires_grad]
+                torch.autograd.backward(torch.stack(losses).sum())
         except Exception as error:  # whatever a model with mismatched channels raises
             raise PruningError(f"The pruned model does not run: {error}") from error
-
-
-def _tensors(outputs: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]

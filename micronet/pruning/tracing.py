@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from micronet import structure
+from micronet.errors import PruningError
 from micronet.graph.modes import attention_in_parts, modes_kept
+from micronet.graph.outputs import tensors
 from micronet.pruning.follower import WEIGHTED, Follower, Trace
 from micronet.pruning.operations import follow
 
@@ -80,9 +82,14 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...], found: Trace) -> None:
     except Exception as error:  # whatever the model's code raises
         inner = next(m for m in reversed(working) if any(m.children()) or m is model)
         raise Failure(error, inner, follower.layers_at_work()) from error
-    for output in tree_leaves(outputs):
-        if isinstance(output, Tensor):
-            follower.lock(output, "it gives the model's outputs")
+    found_outputs = tensors(outputs)
+    if not found_outputs:
+        raise PruningError(
+            f"{type(model).__name__} gives {structure.described(outputs)} on the example inputs, "
+            f"and no tensor in it whose channels could be kept."
+        )
+    for output in found_outputs.values():
+        follower.lock(output, "it gives the model's outputs")
 
 
 @contextmanager

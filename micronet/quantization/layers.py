@@ -33,30 +33,34 @@ class QuantizedLayer(Leaf):
 
 
 class QuantizedConv1d(QuantizedLayer, nn.Conv1d):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         weight = self.quantized_weight()
-        out: Tensor = self._conv_forward(self.quantized_input(x), weight, self.bias)
+        out: Tensor = self._conv_forward(self.quantized_input(input), weight, self.bias)
         return out
 
 
 class QuantizedConv2d(QuantizedLayer, nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         weight = self.quantized_weight()
-        out: Tensor = self._conv_forward(self.quantized_input(x), weight, self.bias)
+        out: Tensor = self._conv_forward(self.quantized_input(input), weight, self.bias)
         return out
 
 
 class QuantizedConv3d(QuantizedLayer, nn.Conv3d):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         weight = self.quantized_weight()
-        out: Tensor = self._conv_forward(self.quantized_input(x), weight, self.bias)
+        out: Tensor = self._conv_forward(self.quantized_input(input), weight, self.bias)
         return out
 
 
 class QuantizedConvTranspose2d(QuantizedLayer, nn.ConvTranspose2d):
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 (torch's name)
+        output_size: list[int] | None = None,
+    ) -> Tensor:
         padding = self._output_padding(
-            x,
+            input,
             output_size,
             self.stride,  # type: ignore[arg-type]
             self.padding,  # type: ignore[arg-type]
@@ -65,7 +69,7 @@ class QuantizedConvTranspose2d(QuantizedLayer, nn.ConvTranspose2d):
             self.dilation,  # type: ignore[arg-type]
         )
         return F.conv_transpose2d(
-            self.quantized_input(x),
+            self.quantized_input(input),
             self.quantized_weight(),
             self.bias,
             self.stride,
@@ -77,8 +81,8 @@ class QuantizedConvTranspose2d(QuantizedLayer, nn.ConvTranspose2d):
 
 
 class QuantizedLinear(QuantizedLayer, nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(self.quantized_input(x), self.quantized_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        return F.linear(self.quantized_input(input), self.quantized_weight(), self.bias)
 
 
 QUANTIZED: dict[type[nn.Module], type[QuantizedLayer]] = {

@@ -1,7 +1,11 @@
 """What a followed model keeps of its author's: attributes, modes, hooks, and parts left alone."""
 
 import copy
+import dataclasses
 import pickle
+from collections import OrderedDict
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,7 +13,8 @@ import torch
 from constructs import NETS, OwnSwish, X, conv, fused, prepared, settled, snr
 from torch import nn
 
-from micronet.graph import SpecializationError, graphs, trace
+from micronet.errors import MicronetError, PruningError
+from micronet.graph import SpecializationError, TracingError, graphs, trace
 from micronet.quantization import fake_quantizers
 from micronet.registry import create
 
@@ -80,6 +85,120 @@ def test_random_depth_in_a_module_is_still_random_in_training():
     ready(X)
     outputs = [ready.train()(X) for _ in range(8)]
     assert any(not torch.allclose(outputs[0], other, atol=1e-2) for other in outputs)
+
+
+class AttributeDict(OrderedDict):
+    """Its items are attributes too, as in the outputs of transformers."""
+
+    def __getattr__(self, name):
+        return self[name]
+
+
+@dataclasses.dataclass
+class Fields:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class Box:
+    """Of no kind that anybody knows."""
+
+    def __init__(self, logits, features):
+        self.logits, self.features = logits, features
+
+
+class Giving(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.c, self.head, self.output = conv(), nn.Linear(8, 4), output
+
+    def forward(self, x):
+        features = self.c(x)
+        return self.output(logits=self.head(features.mean((2, 3))), features=features)
+
+
+class Pair(NamedTuple):
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+OUTPUTS = [AttributeDict, Fields, Box, Pair]
+
+
+@pytest.mark.filterwarnings("ignore:Giving can't be followed")
+@pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.__name__)
+def test_outputs_are_of_the_authors_own_class(output):
+    model = Giving(output)
+    quantizer = create("quantizer", "iao")
+    ready = quantizer.prepare(model, (X,))
+    quantizer.calibrate(ready, [X])
+    expected, found = model(X), ready.eval()(X)
+    assert type(found) is output
+    assert snr(expected.logits, found.logits) > 30
+    assert snr(expected.features, found.features) > 30
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.__name__)
+def test_channels_that_lie_in_an_output_of_any_class_stay(output):
+    with pytest.raises(PruningError, match="c: it gives the model's outputs"):
+        create("pruner", "normal", percent=0.3).prune(Giving(output).eval(), (X,))
+
+
+def test_a_model_that_gives_no_tensor_is_refused():
+    with pytest.raises(MicronetError, match="Giving gives None on the example inputs"):
+        prepared(Giving(lambda **_: None))
+    with pytest.raises(MicronetError, match="Giving gives None on the example inputs"):
+        create("pruner", "normal", percent=0.3).prune(Giving(lambda **_: None), (X,))
+
+
+class InAList(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c, self.others = conv(), [conv(8)]
+
+    def forward(self, x):
+        return self.others[0](self.c(x))
+
+
+def test_a_layer_that_no_module_holds_is_told():
+    with pytest.warns(UserWarning, match="a Conv2d that is none of its submodules, .*ModuleList"):
+        prepared(InAList())
+
+
+class CompletedAtFirst(nn.Module):
+    """Installs a hook as it is called for the first time, as models of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = conv(), conv(8, 8), conv(8)
+        self.ready, self.features = False, []
+
+    def forward(self, x):
+        if not self.ready:
+            self.b.register_forward_hook(lambda _m, _i, output: self.features.append(output))
+            self.ready = True
+        self.features.clear()
+        self.b(self.a(x))
+        (features,) = self.features
+        return self.c(features)
+
+
+@pytest.mark.filterwarnings("ignore:CompletedAtFirst can't be followed")
+@pytest.mark.parametrize("look", [prepared, fused, lambda model: trace(model, (X,))])
+def test_a_model_that_completes_itself_at_its_first_call_does_so_once(look):
+    model = CompletedAtFirst().eval()
+    with suppress(TracingError):
+        look(model)
+    model(X)
+    assert len(model.b._forward_hooks) == 1
+
+
+def test_a_lazy_layer_is_refused_until_it_has_run():
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU())
+    with pytest.raises(MicronetError, match=r"'0' of the model is a LazyConv2d .* call the model"):
+        prepared(model)
+    model(X)
+    assert fake_quantizers(prepared(model))
 
 
 class WithoutGradients(nn.Module):
