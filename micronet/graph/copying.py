@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
@@ -97,7 +97,7 @@ def _refuse(model: Any) -> None:
                 f"{place} is wrapped in {type(module).__name__}; pass what it wraps, model.module, "
                 f"and wrap the result."
             )
-        if any(isinstance(p, UninitializedTensorMixin) for p in module.parameters(recurse=False)):
+        if any(map(is_lazy, module.parameters(recurse=False))):
             raise MicronetError(
                 f"{place} is a {type(module).__name__} that does not know its shape yet; call the "
                 f"model once on an input."
