@@ -15,7 +15,7 @@ from torchvision.models import VisionTransformer
 
 from micronet import registry
 from micronet.measure import gflops, params_m
-from micronet.pruning import PruningPlan
+from micronet.pruning.exactness import silenced
 from micronet.techniques import Pruner
 
 
@@ -100,23 +100,6 @@ def examine(
         engine_error=relative(torch.from_numpy(runner(images.numpy())), found),
         seconds=seconds,
     )
-
-
-@torch.no_grad()
-def silenced(model: nn.Module, plan: PruningPlan) -> nn.Module:
-    """The unpruned model with zeros for everything that a plan drops."""
-    silent = copy.deepcopy(model)
-    for name, kept in plan.layers.items():
-        owner, attribute = silent.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        tensors = [getattr(owner, attribute)]
-        if isinstance(tensors[0], nn.Module):
-            tensors = [tensors[0].weight, getattr(tensors[0], "bias", None)]
-        axis = int(isinstance(getattr(owner, attribute), nn.ConvTranspose2d)) or kept.axis
-        for tensor, along in zip(tensors, (axis, 0), strict=False):
-            if tensor is not None:
-                dropped = set(range(tensor.shape[along])) - set(kept.outputs)
-                tensor.index_fill_(along, torch.tensor(sorted(dropped), dtype=torch.int64), 0)
-    return silent
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

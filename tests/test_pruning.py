@@ -8,6 +8,7 @@ from torch import nn
 
 from micronet.errors import PruningError
 from micronet.pruning import Kept, PruningPlan, add_l1_gradient, apply_plan
+from micronet.pruning.exactness import check_exact
 from micronet.registry import create
 
 
@@ -38,6 +39,14 @@ def test_applying_a_plan_leaves_the_model_and_its_training_settings(small_net, r
     assert not again.stem.weight.requires_grad
     assert again.body.weight.requires_grad
     assert again.training
+
+
+def test_a_smaller_model_that_computes_something_else_is_refused(small_net, images, result):
+    check_exact(small_net, result.model, result.plan, (images,))
+    with torch.no_grad():
+        result.model.body.weight.copy_(result.model.body.weight.flip(1))
+    with pytest.raises(PruningError, match=r"Removing channels changes more than them: .* off by"):
+        check_exact(small_net, result.model, result.plan, (images,))
 
 
 def test_a_plan_for_an_unknown_layer_is_refused_by_name(small_net):

@@ -26,7 +26,16 @@ _NOISE = 0.1
 
 
 class ChangedFunctionError(MicronetError):
-    """A technique gave back a model that computes something else."""
+    """A technique gave back a model that computes something else.
+
+    Args:
+        message: A sentence.
+        difference: The largest one, over the largest output.
+    """
+
+    def __init__(self, message: str, difference: float) -> None:
+        super().__init__(message)
+        self.difference = difference
 
 
 def check_same_function(
@@ -77,7 +86,8 @@ def check_same_function(
     where = f"; the first layer whose outputs differ is {layer!r}" if layer else ""
     raise ChangedFunctionError(
         f"{what} changed what {type(before).__name__} computes: its outputs differ by "
-        f"{difference:.2g} of the largest{where}. Please report this model; nothing was changed."
+        f"{difference:.2g} of the largest{where}. Please report this model; nothing was changed.",
+        difference,
     )
 
 

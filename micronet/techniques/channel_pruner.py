@@ -59,6 +59,7 @@ class ChannelPruner(Pruner):
     def prune(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> PruningResult:
         from micronet.graph.copying import copy_of, has_plain_weights
         from micronet.pruning import apply_plan
+        from micronet.pruning.exactness import check_exact
         from micronet.pruning.removal import check_runs
 
         if not has_plain_weights(model):  # and say so once, not for each copy
@@ -69,6 +70,7 @@ class ChannelPruner(Pruner):
         plan = self._plan(large, inputs, channels, reasons)
         pruned = apply_plan(model, plan)
         check_runs(pruned, example_inputs)
+        check_exact(model, pruned, plan, example_inputs)
         return PruningResult(pruned, plan, _by_layer(channels, reasons))
 
     def groups(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[str, ...]]:

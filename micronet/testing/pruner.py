@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from micronet import registry
 from micronet.pruning import PruningPlan, apply_plan
+from micronet.pruning.exactness import silenced
 from micronet.storage.pruned import load_pruned, save_pruned
 from micronet.techniques import Pruner, PruningResult
 from micronet.testing.contract import Case, Contracts, shared_contracts
@@ -112,6 +113,13 @@ def repeats_by_its_plan(case: PrunerCase) -> str | None:
         return "the plan read back is another."
     repeated = apply_plan(network(), plan)
     return far_apart(outputs_of(repeated, images()), case.outputs, _EXACT)
+
+
+@PRUNER.contract("Keep in a layer's inputs those channels that the layers before it keep.")
+def computes_what_is_left(case: PrunerCase) -> str | None:
+    """The result gives what the whole model does with zeros for the channels that went."""
+    silent = silenced(network(), case.result.plan)
+    return far_apart(outputs_of(silent, images()), case.outputs, _EXACT)
 
 
 @PRUNER.contract("See repeats_by_its_plan; the file holds plan and weights.")

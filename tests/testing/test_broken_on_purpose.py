@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from micronet import registry
-from micronet.pruning import PruningPlan
+from micronet.pruning import PruningPlan, apply_plan
 from micronet.quantization import AffineFakeQuantizer, fake_quantizers
 from micronet.techniques import Observer, PruningResult, Runner, Scheme
 from micronet.testing import (
@@ -315,6 +315,17 @@ class MovesWeights(Normal):
         model.stem.weight.data.mul_(0.9)
 
 
+class MixesChannels(Normal):
+    def prune(self, model, example_inputs):
+        result = super().prune(model, example_inputs)
+        layers = {
+            name: attrs.evolve(kept, inputs=kept.inputs[::-1])
+            for name, kept in result.plan.layers.items()
+        }
+        plan = PruningPlan(layers)
+        return attrs.evolve(result, plan=plan, model=apply_plan(model, plan))
+
+
 class LooksAtValues(nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -331,6 +342,7 @@ class LooksAtValues(nn.Module):
         ("makes_it_smaller", Masks(percent=0.4)),
         ("trains", changed_result(model=detached)),
         ("repeats_by_its_plan", changed_result(plan=lambda _: PruningPlan({}))),
+        ("computes_what_is_left", MixesChannels(percent=0.4)),
         ("reloads", changed_result(plan=lambda _: PruningPlan({}))),
         ("repeats", changed_result(plan=random_plan)),
         ("names_layers", changed_result(reasons=lambda _: {"conv": "it is no layer"})),
