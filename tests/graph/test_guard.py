@@ -91,3 +91,17 @@ def test_a_model_that_draws_random_numbers_is_compared_with_the_same_ones():
 def test_a_model_that_fails_on_its_example_inputs_says_so():
     with pytest.raises(MicronetError, match="Conv2d fails on the example inputs: RuntimeError"):
         check_same_function(nn.Conv2d(5, 1, 1), nn.Conv2d(5, 1, 1), (X,), what="Nothing")
+
+
+class Amplifying(nn.Module):
+    """Makes of a weight's last bit what another network makes of another weight."""
+
+    def forward(self, x):
+        return torch.sin(1e8 * x)
+
+
+def test_a_model_that_rounding_changes_as_much_is_let_through():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), Amplifying()).eval()
+    nn.init.uniform_(model[1].running_var, 0.5, 1.5)
+    fused = create("fuser", "bn").fuse(model, (X,))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
