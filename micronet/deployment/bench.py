@@ -12,7 +12,7 @@ import attrs
 from micronet.deployment.batches import batch_of
 from micronet.deployment.engine import load_engine
 from micronet.deployment.timing import Timing, time_calls
-from micronet.errors import DeployError, MicronetError, said_by
+from micronet.errors import DeployError, MicronetError, describe_error
 from micronet.techniques import Artifact
 
 _SECONDS = 10
@@ -98,7 +98,7 @@ def bench(directory: Path | str, *, threads: int | None = None, batch: int = 1) 
         raise
     except Exception as error:  # each engine has exceptions of its own
         shapes = "; ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-        raise DeployError(f"{directory} fails on {shapes}: {said_by(error)}.") from error
+        raise DeployError(f"{directory} fails on {shapes}: {describe_error(error)}.") from error
     latencies = [_latency(timing, call, images or 1) for call in range(len(calls))]
     float_latency = latencies[1] if len(latencies) > 1 else None
     return Bench(

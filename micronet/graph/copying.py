@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
-from micronet.errors import MicronetError, listed, said_by
+from micronet.errors import MicronetError, describe_error, listed
 from micronet.graph.modes import evaluating
 
 _HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
@@ -170,10 +170,10 @@ def _culprit(model: nn.Module, memo: Mapping[int, Any], error: Exception) -> str
                 )
                 return (
                     f"The model can't be copied: attribute {attribute!r} of {owner}, a {kind}, "
-                    f"refuses ({said_by(own)}). Take it away before, or detach it if it is a "
-                    f"tensor."
+                    f"refuses ({describe_error(own)}). Take it away before, or detach it if it is "
+                    f"a tensor."
                 )
-    return f"The model can't be copied: {said_by(error)}."
+    return f"The model can't be copied: {describe_error(error)}."
 
 
 def _failing(values: Mapping[Any, Any], memo: Mapping[int, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from micronet import structure
-from micronet.errors import MicronetError, said_by
+from micronet.errors import MicronetError, describe_error
 from micronet.graph.copying import copy_of
 from micronet.graph.leaf import Leaf, Probe, probes_off
 from micronet.graph.modes import evaluating
@@ -112,7 +112,7 @@ def run(model: nn.Module, example_inputs: tuple[Any, ...]) -> Any:
         raise
     except Exception as error:
         raise MicronetError(
-            f"{type(model).__name__} fails on the example inputs: {said_by(error)}."
+            f"{type(model).__name__} fails on the example inputs: {describe_error(error)}."
         ) from error
 
 

@@ -18,7 +18,7 @@ from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_any, tree_map, tree_map_only
 
-from micronet.errors import said_by
+from micronet.errors import describe_error
 from micronet.graph.leaf import Leaf, probes_off
 from micronet.graph.proxies import ValueProxy, is_instance, is_plain
 from micronet.graph.specialized import TracingError, changed_by, require
@@ -98,7 +98,7 @@ class Tracer(fx.Tracer):
             ) from error
         except Exception as error:  # whatever the model's code raises on a proxy
             raise TracingError(
-                f"{type(model).__name__} can't be followed: {said_by(error)}"
+                f"{type(model).__name__} can't be followed: {describe_error(error)}"
             ) from error
         finally:
             for names in self._answering:
@@ -238,7 +238,7 @@ class Tracer(fx.Tracer):
             self._take_back(last, moved)
             self.module_stack.clear()
             self.module_stack.update(stack)
-            self.opaque[name] = said_by(error)
+            self.opaque[name] = describe_error(error)
             return super().call_module(m, forward, args, kwargs)
 
     def _answer_isinstance(self, module: nn.Module) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from micronet.errors import DataError, MicronetError, RunError, said_by
+from micronet.errors import DataError, MicronetError, RunError, describe_error
 from micronet.graph.modes import evaluating
 from micronet.training.loop import Images
 
@@ -56,7 +56,7 @@ def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...])
             raise
         except Exception as error:  # a user's model may raise anything
             raise RunError(
-                f"model {name} fails on images {_shape(images.shape)}: {said_by(error)}."
+                f"model {name} fails on images {_shape(images.shape)}: {describe_error(error)}."
             ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:  # noqa: PLR2004
         found = _shape(logits.shape) if isinstance(logits, Tensor) else _kind(logits)
@@ -87,7 +87,7 @@ def _image(data: Any, index: int, name: str) -> Tensor:
     except MicronetError:
         raise
     except Exception as error:  # a user's data set may raise anything
-        raise DataError(f"{name} gives no image {index}: {said_by(error)}.") from error
+        raise DataError(f"{name} gives no image {index}: {describe_error(error)}.") from error
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:  # noqa: PLR2004
         raise DataError(f"{name} must give (image, label), got {_kind(sample)}.")
     image, label = sample

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from micronet.deployment.parity import Parity, compare, where_they_part, worst_images
 from micronet.deployment.timing import Timing, time_calls
-from micronet.errors import DeployError, listed, said_by
+from micronet.errors import DeployError, describe_error, listed
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record
@@ -184,7 +184,7 @@ def run_engine(runner: Runner, artifact: Artifact, data: Images, bar: Bar) -> ND
         except Exception as error:  # each engine has exceptions of its own
             raise DeployError(
                 f"{artifact.directory} fails on images {list(images.shape[1:])}; it was exported "
-                f"with {list(artifact.input_shape[1:])}: {said_by(error)}."
+                f"with {list(artifact.input_shape[1:])}: {describe_error(error)}."
             ) from error
         bar.update(sum(map(len, found)), total)
     return np.concatenate(found)

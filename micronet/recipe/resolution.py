@@ -19,8 +19,8 @@ from micronet.errors import (
     OptionError,
     PluginError,
     RecipeError,
+    describe_error,
     nearest,
-    said_by,
 )
 from micronet.options import build
 from micronet.recipe import (
@@ -216,7 +216,7 @@ class _OwnCallable:
         except MicronetError:
             raise
         except Exception as error:  # the user's code may raise anything
-            raise DataError(f"{self.named.name} fails: {said_by(error)}.") from error
+            raise DataError(f"{self.named.name} fails: {describe_error(error)}.") from error
 
     @property
     def file(self) -> Path | None:

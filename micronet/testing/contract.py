@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
-from micronet.errors import listed, nearest, said_by
+from micronet.errors import describe_error, listed, nearest
 from micronet.options import build
 
 
@@ -65,7 +65,7 @@ class Contract(Generic[C]):
         try:
             seen = self.seen(case)
         except Exception as error:  # a technique under examination may raise anything
-            raise ContractError(self._said(case, f"it raised {said_by(error)}.")) from error
+            raise ContractError(self._said(case, f"it raised {describe_error(error)}.")) from error
         if seen is not None:
             raise ContractError(self._said(case, seen))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from torch.utils.data import DataLoader, Dataset
 
-from micronet.errors import DataError, MicronetError, RunError, said_by
+from micronet.errors import DataError, MicronetError, RunError, describe_error
 from micronet.graph.modes import evaluating
 
 Images = Dataset[tuple[Tensor, Any]]
@@ -146,7 +146,7 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         except MicronetError:
             raise
         except Exception as error:  # a user's data set may raise anything
-            raise DataError(f"Reading the data fails: {said_by(error)}.") from error
+            raise DataError(f"Reading the data fails: {describe_error(error)}.") from error
         yield batch
 
 

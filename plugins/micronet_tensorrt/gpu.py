@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from micronet.errors import said_by
+from micronet.errors import describe_error
 from micronet_tensorrt.engine_file import Platform
 
 _DEVICE = 0
@@ -35,7 +35,9 @@ def why_not_here() -> str | None:
         if cuda.Device.count() == 0:
             return "there is no NVIDIA GPU; install its driver, or deploy where one is"
     except Exception as error:  # a driver may be missing, too old or at odds with the libraries
-        return f"its libraries fail ({said_by(error)}); install a driver and versions that fit"
+        return (
+            f"its libraries fail ({describe_error(error)}); install a driver and versions that fit"
+        )
     return None
 
 
