@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from micronet.deployment.replacing import Replacing
 from micronet.errors import DeployError
 
 
-class AnySize(TorchFunctionMode):
-    """Lets adaptive pooling follow its input's size while a model is exported.
+def any_size() -> Replacing:
+    """A context in which adaptive pooling follows its input's size.
 
     Torch's own decomposition takes the example's window for that of every image, and the engine
     would answer for another size without a word.
     """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        _types: Iterable[Any],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d):
-            size = _both(args[1] if len(args) > 1 else kwargs["output_size"])
-            if size != (1, 1) and func is F.adaptive_avg_pool2d:
-                return _adaptive_avg_pool2d(args[0], size)
-            if size != (1, 1):
-                raise DeployError(
-                    f"Adaptive max pooling to {size} can't be exported where height or width may "
-                    f"differ."
-                )
-        return func(*args, **kwargs)
-
-
-def _adaptive_avg_pool2d(x: Tensor, size: tuple[int | None, int | None]) -> Tensor:
-    """What `F.adaptive_avg_pool2d` computes, as two matrix products."""
-    over_rows, over_columns = (
-        _means(length, windows, x) for length, windows in zip(x.shape[-2:], size, strict=True)
+    return Replacing(
+        {F.adaptive_avg_pool2d: _adaptive_avg_pool2d, F.adaptive_max_pool2d: _adaptive_max_pool2d}
     )
-    return over_rows @ x @ over_columns.T
+
+
+def _adaptive_max_pool2d(input: Tensor, output_size: Any, **kwargs: Any) -> Any:  # noqa: A002 (torch's name)
+    size = _both(output_size)
+    if size == (1, 1):
+        return F.adaptive_max_pool2d(input, output_size, **kwargs)
+    raise DeployError(
+        f"Adaptive max pooling to {size} can't be exported where height or width may differ."
+    )
+
+
+def _adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:  # noqa: A002 (torch's name)
+    """As two matrix products, unless it is to one value."""
+    size = _both(output_size)
+    if size == (1, 1):
+        return F.adaptive_avg_pool2d(input, output_size)
+    over_rows, over_columns = (
+        _means(length, windows, input)
+        for length, windows in zip(input.shape[-2:], size, strict=True)
+    )
+    return over_rows @ input @ over_columns.T
 
 
 def _means(length: int, windows: int | None, like: Tensor) -> Tensor:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from micronet.deployment.replacing import Replacing
 
 _HEADS = 4
 """Dimensions of [batch, heads, tokens, features], which the ONNX exporter wants."""
 
 
-class AttentionOfFourDimensions(TorchFunctionMode):
-    """Gives attention over windows, or without heads, four dimensions while a model is exported."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        _types: Iterable[Any],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
-        return func(*args, **kwargs)
+def in_four_dimensions() -> Replacing:
+    """A context in which attention over windows, or without heads, has four dimensions."""
+    return Replacing({F.scaled_dot_product_attention: _attention})
 
 
 def _attention(

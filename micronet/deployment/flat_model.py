@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from micronet import structure
-from micronet.deployment.adaptive_pooling import AnySize
-from micronet.deployment.attention import AttentionOfFourDimensions
+from micronet.deployment.adaptive_pooling import any_size
+from micronet.deployment.attention import in_four_dimensions
 from micronet.errors import DeployError, MicronetError, OptionError, listed, nearest
 from micronet.graph import graphs, trace_parts
 from micronet.graph.example_inputs import check_example_inputs
@@ -131,7 +131,7 @@ class FlatModel:
     def in_exportable_form(self) -> Iterator[None]:
         """A context to export it in: functions of torch take the form that the exporter knows."""
         sizes_differ = set(_SIZES) & set().union(*map(_values, self.free))
-        with AttentionOfFourDimensions(), AnySize() if sizes_differ else nullcontext():
+        with in_four_dimensions(), any_size() if sizes_differ else nullcontext():
             yield
 
 
