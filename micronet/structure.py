@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import keyword
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -10,9 +11,10 @@ from typing import Any
 
 import attrs
 
-from micronet.errors import MicronetError
+from micronet.errors import DataError, MicronetError, listed
 
 _FIELDS = "namedtuple", "dataclass"
+_KINDS = "tuple", "list", "dict", "OrderedDict", *_FIELDS
 
 
 def _keys(keys: Iterable[str | int]) -> tuple[str | int, ...]:
@@ -63,6 +65,20 @@ def nest(value: Any) -> Any:
         parts = [nest(getattr(value, name)) for name in names]
         return Nest("dataclass", names, parts, type(value).__name__)
     return value
+
+
+def check(nest: Nest) -> None:
+    """Refuses a nest, read from a file, that nothing was ever made of.
+
+    Raises:
+        DataError: Its kind is unknown, or a name in it could be none of Python's.
+    """
+    if nest.kind not in _KINDS:
+        raise DataError(f"{nest.kind!r} is no container; allowed: {listed(_KINDS)}.")
+    names = [nest.type_name, *nest.keys] if nest.kind in _FIELDS else []
+    for name in names:
+        if not (isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)):
+            raise DataError(f"{name!r} can't name a {nest.kind} or a field of one.")
 
 
 def leaves(tree: Any) -> Iterator[Any]:

@@ -332,6 +332,12 @@ def _new_plugin(
     )
 
 
+def _put_working_folder_last() -> None:
+    """`python -m` puts it first, where a file in it would hide an installed module."""
+    if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (as Python writes it)
+        sys.path.append(sys.path.pop(0))
+
+
 def main() -> NoReturn:
     """Entry point of the `micronet` script."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]

@@ -51,6 +51,17 @@ def deploy(
     min_parity: Annotated[
         float, typer.Option(help="Fraction of test images on which both sides must agree.")
     ] = 0.995,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:CALLABLE",
+            help="What makes a packed file's model, where that is code of your own.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:CALLABLE", help="The same for a packed file's data."),
+    ] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -70,7 +81,7 @@ def deploy(
     step = build(Deploy, given)
     from micronet.pipeline.engines import deploy_stored
 
-    done = deploy_stored(source, step, out, cpu=cpu)
+    done = deploy_stored(source, step, out, cpu=cpu, model=model, data=data)
     tell(done.remarks)
     if as_json:
         print_json(attrs.asdict(done))

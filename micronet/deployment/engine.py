@@ -22,6 +22,7 @@ def load_engine(artifact: Artifact | Path | str, *, threads: int | None = None) 
     """
     if not isinstance(artifact, Artifact):
         artifact = Artifact.read(artifact)
+    artifact.check_files()
     backend = registry.create("deploy_backend", artifact.backend)
     reason = backend.available()
     if reason is not None:

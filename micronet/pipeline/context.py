@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from micronet.errors import DataError
 from micronet.pipeline.data import Sets, check_model, checked_sets
-from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.folder import START, RunFolder, step_name
 from micronet.pipeline.results import Row
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
@@ -21,9 +21,6 @@ from micronet.recipe.file import read
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.storage.weights import fill, load_state
 from micronet.training.loop import Images, channels_last
-
-START = "00-model"
-"""Name of the row for the model that a recipe starts with, where it is not trained first."""
 
 
 @attrs.frozen
@@ -50,7 +47,7 @@ class Context:
 
     def name(self, index: int) -> str:
         """A step's name in folder and table; -1 is the model that the recipe starts with."""
-        return START if index < 0 else f"{index + 1:02d}-{self.steps[index].key}"
+        return START if index < 0 else step_name(index + 1, self.steps[index].key)
 
     def seed(self, index: int) -> int:
         """The seed of a step."""
@@ -107,20 +104,22 @@ class Context:
 
     def _load_weights(self, model: nn.Module, index: int) -> None:
         """The weights of step `index`, or of the last one before it that wrote any."""
-        for earlier in range(index, -2, -1):
-            path = self.folder.weights(self.name(earlier))
-            if path.exists() and self.folder.finished(self.name(earlier)) is not None:
-                fill(model, load_state(path), path)
-                return
+        names = [self.name(earlier) for earlier in range(-1, index + 1)]
+        path = self.folder.weights_after(names)
+        if path is not None:
+            fill(model, load_state(path), path)
 
 
-def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Context:
+def open_run(
+    run: Path | str, *, cpu: bool = False, sets: Sets | None = None, imports: bool = True
+) -> Context:
     """A run's context, to look at what its finished steps left.
 
     Args:
         run: The run's folder.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
+        imports: Whether its recipe may name the user's own callables.
 
     Raises:
         DataError: There is no run.
@@ -133,7 +132,8 @@ def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) ->
     recipe, source = read(str(file))
     steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
     # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
-    resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
+    recipe = attrs.evolve(recipe, steps=steps, weights=None)
+    resolved = resolve(recipe, source, imports=imports)
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
     context = Context(resolved, RunFolder(run), Accelerator(cpu=cpu), *sets)
     check_model(start_model(resolved), resolved.recipe.model.name, context.example_inputs)

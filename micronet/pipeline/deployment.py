@@ -20,7 +20,7 @@ from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, describe_error, listed
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
 from micronet.pipeline.context import Context
-from micronet.pipeline.folder import Record
+from micronet.pipeline.folder import Record, artifact_name
 from micronet.pipeline.measuring import class_notes, compared, type_after
 from micronet.pipeline.progress import Bar
 from micronet.pipeline.results import Row
@@ -68,7 +68,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
     float_model = context.model_after(context.float_index())
     if not context.accelerator.is_main_process:
         return Record(row=None)
-    directory = context.folder.deployed / f"{index + 1:02d}-{step.backend.replace(':', '-')}"
+    directory = context.folder.deployed / artifact_name(index + 1, step.backend)
     example_inputs = context.example_inputs
     with replacing_directory(directory) as temporary:
         engine = build_engine(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from micronet.deployment.engine import load_engine
 from micronet.deployment.parity import Parity, compare
-from micronet.errors import DataError, DeployError
+from micronet.errors import DataError, DeployError, RecipeError
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.deployment import (
     FLOAT,
@@ -77,7 +77,13 @@ class Evaluation:
 
 
 def deploy_stored(
-    path: Path | str, step: Deploy, out: Path | str | None = None, *, cpu: bool = False
+    path: Path | str,
+    step: Deploy,
+    out: Path | str | None = None,
+    *,
+    cpu: bool = False,
+    model: str | None = None,
+    data: str | None = None,
 ) -> Deployed:
     """Deploys a model of a run or a packed file, and compares its engine with the simulation.
 
@@ -87,11 +93,13 @@ def deploy_stored(
         out: The artifact's folder, which takes the place of an artifact that is there; in the run's
             `deploy`, or beside the packed file, if not given.
         cpu: Stay on the CPU where there is a GPU.
+        model: As `find` takes it.
+        data: As `find` takes it.
 
     Raises:
         MicronetError: What can't be done, in words; `out` is then as it was.
     """
-    stored = find(path, cpu=cpu)
+    stored = find(path, cpu=cpu, model=model, data=data)
     backend, remarks = resolve_deployment(stored.recipe, step)
     out = Path(out) if out else _default_folder(stored, step.backend)
     _refuse_others_files(out)
@@ -153,13 +161,10 @@ def evaluate_artifact(
     stored, remarks = None, []
     if against is not None:
         stored = find(against, cpu=cpu, sets=sets)
-    elif artifact.source is None:
-        remarks.append("Compared with no torch model: the artifact names none, --against may.")
     else:
-        source = Path(os.path.normpath(directory / artifact.source))
         try:
-            stored = find(source, cpu=cpu, sets=sets)
-        except DataError as error:
+            stored = find(_source(artifact), cpu=cpu, sets=sets, imports=False)
+        except (DataError, RecipeError) as error:
             remarks.append(f"Compared with no torch model: {error} --against may name one.")
     with _reporter().step(artifact.backend) as bar:
         outputs = run_engine(runner, artifact, sets[1], bar)
@@ -178,6 +183,22 @@ def evaluate_artifact(
         compare(stored.model, simulated, outputs),
         str(stored.path),
     )
+
+
+def _source(artifact: Artifact) -> Path:
+    """The model that an artifact was made from, which its card may only name beside it.
+
+    Raises:
+        DataError: The card names none, or one that lies elsewhere.
+    """
+    if artifact.source is None:
+        raise DataError("the artifact names none.")
+    folder = artifact.directory.resolve()
+    root = folder.parents[1] if folder.parent.name == "deploy" else folder.parent
+    source = (folder / artifact.source).resolve()
+    if not source.is_relative_to(root):
+        raise DataError(f"the artifact's card names {source}, which is not of the same run.")
+    return source
 
 
 def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
-import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,27 @@ import attrs
 import yaml
 from filelock import FileLock, Timeout
 
-from micronet.errors import DataError, MicronetError, RunError
+from micronet.errors import DataError, MicronetError, RunError, describe_error
 from micronet.pipeline.results import Results, Row
 from micronet.recipe import to_plain
 from micronet.recipe.file import Source, structure
 from micronet.recipe.resolution import resolve
-from micronet.storage.files import remove_leftovers, write_text
+from micronet.storage.files import (
+    check_sums,
+    read_json,
+    regular,
+    remove,
+    remove_leftovers,
+    sha256,
+    write_text,
+)
 
 _RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
 _RESULTS = ("results.json", "results.md")
+_RUN, FORMAT = "micronet_run", 1
+"""What the account of a run's start says of itself."""
+
+_START_AGAIN = "--fresh starts the run again."
 
 
 @attrs.frozen
@@ -33,11 +44,13 @@ class Record:
         row: Its measurements, `None` if the step measures nothing.
         plan: What a prune step kept, as `PruningPlan.to_json` writes it.
         remarks: What to say about its timings, a sentence each; another time it may be another.
+        files: SHA-256 of each file that the step wrote beside the record, by its name.
     """
 
     row: Row | None
     plan: str | None = None
     remarks: Sequence[str] = ()
+    files: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -96,48 +109,78 @@ class RunFolder:
         """
         if not self._is_run() and any(entry.name != _LOCK for entry in self.path.iterdir()):
             raise RunError(f"{self.path} holds files that are no run's. Choose another --out.")
-        self._remove_leftovers()
-        if fresh:
-            self._clear()
-        stored = self.path / _RECIPE
-        if stored.exists():
-            before = _read_yaml(stored)
-            if before != recipe and (changes := _changes(_with_newer_options(before), recipe)):
+        for folder in (self.path / "steps", self.deployed):
+            if folder.is_symlink():
                 raise RunError(
-                    f"{self.path} holds a run of another recipe: {'; '.join(changes[:3])}. Use "
-                    f"--fresh to start again, or another --out."
+                    f"{folder} is a link, and a run keeps its files in its own folder. Remove the "
+                    f"link, or choose another --out."
                 )
+        stored = self.path / _RECIPE
+        before = _read_yaml(stored) if stored.exists() else None
+        self._remove_leftovers(before)
+        if fresh:
+            self._clear(before)
+            before = None
+        if before not in (None, recipe) and (
+            changes := _changes(_with_newer_options(before), recipe)
+        ):
+            raise RunError(
+                f"{self.path} holds a run of another recipe: {'; '.join(changes[:3])}. Use "
+                f"--fresh to start again, or another --out."
+            )
         # In this order: a folder with a recipe alone may be a user's own.
-        write_text(self.path / _ENVIRONMENT, json.dumps(dict(environment), indent=2) + "\n")
-        if not stored.exists():
+        content = {_RUN: FORMAT, **environment}
+        write_text(self.path / _ENVIRONMENT, json.dumps(content, indent=2) + "\n")
+        if before is None:
             write_text(stored, yaml.safe_dump(recipe, sort_keys=False, width=100))
 
     def environment(self) -> dict[str, Any] | None:
         """Where the run was started before, `None` on the first start."""
         try:
-            found: dict[str, Any] = json.loads((self.path / _ENVIRONMENT).read_text("utf-8"))
+            return read_json(self.path / _ENVIRONMENT, dict[str, Any], "account of a run's start")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.path / _ENVIRONMENT} can't be read: {error}") from error
-        return found
 
     def finished(self, step: str) -> Record | None:
         """A step's record, `None` if the step is not finished."""
-        path = self.record(step)
         try:
-            plain = json.loads(path.read_text("utf-8"))
-            row = None if plain["row"] is None else Row(**plain["row"])
-            return Record(row, plain["plan"])
+            return read_json(self.record(step), Record, "record of a step")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DataError as error:
+            raise DataError(f"{error} {_START_AGAIN}") from error
+
+    def weights_after(self, steps: Sequence[str]) -> Path | None:
+        """The weights that the last of these steps to write some has left.
+
+        Args:
+            steps: From the first one on.
+
+        Returns:
+            A file that is as it was written; `None` if none of them is finished.
+
+        Raises:
+            DataError: It is lost, or was changed.
+        """
+        records = [(step, self.finished(step)) for step in steps]
+        done = [(step, record) for step, record in records if record is not None]
+        for step, record in reversed(done):
+            path = self.weights(step)
+            if path.name in record.files:
+                sums = {path.name: record.files[path.name]}
+                check_sums(path.parent, sums, f"Put it back. {_START_AGAIN}")
+                return path
+        if done:
             raise DataError(
-                f"{path} can't be read: {error}. Use --fresh to start again."
-            ) from error
+                f"{self.record(done[-1][0])} names no weights, so they would be random. "
+                f"{_START_AGAIN}"
+            )
+        return None
 
     def finish(self, step: str, record: Record) -> None:
         """Makes a step count; its other files must be in place."""
+        written = [path for path in (self.weights(step), self.packed(step)) if path.exists()]
+        record = attrs.evolve(record, files={path.name: sha256(path) for path in written})
         write_text(self.record(step), json.dumps(attrs.asdict(record), indent=2) + "\n")
 
     def tidy(self, step: str, results: Results) -> None:
@@ -149,71 +192,107 @@ class RunFolder:
 
     def _is_run(self) -> bool:
         """Whether a run was started here, be it that it was killed before it stored its recipe."""
-        if not (self.path / _ENVIRONMENT).exists():
+        try:
+            started = (self.environment() or {}).get(_RUN) == FORMAT
+        except DataError:  # somebody else's file of that name
             return False
         names = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
-        return _RECIPE in names or names <= {_LOCK, _ENVIRONMENT}
+        return started and (_RECIPE in names or names <= {_LOCK, _ENVIRONMENT})
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, recipe: Any) -> None:
         """What a killed run was writing."""
-        for name in (_RECIPE, _ENVIRONMENT, *_RESULTS):
-            for path in self.path.glob(f".{name}.*.tmp"):
-                path.unlink()
-        for folder in (self.path / "steps", self.deployed):
-            remove_leftovers(folder)
+        for folder, own in self._own_files(recipe).items():
+            remove_leftovers(folder, own)
 
-    def _clear(self) -> None:
+    def _clear(self, recipe: Any) -> None:
         """Removes a run's own files, and nothing else."""
-        for folder, own in ((self.path / "steps", _STEP_FILE), (self.deployed, _DEPLOYED)):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                if not own.fullmatch(path.name):
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            with contextlib.suppress(OSError):  # not there, or it holds something else
-                folder.rmdir()
-        for name in (*_RESULTS, _RECIPE):
-            (self.path / name).unlink(missing_ok=True)
+        for folder, own in self._own_files(recipe).items():
+            for name in own:
+                if name != _ENVIRONMENT:
+                    remove(folder / name)
+            if folder != self.path:
+                with contextlib.suppress(OSError):  # not there, or it holds something else
+                    folder.rmdir()
+
+    def _own_files(self, recipe: Any) -> dict[Path, list[str]]:
+        """What a run of a recipe may have written, by folder."""
+        steps = recipe.get("steps") if isinstance(recipe, dict) else None
+        written = [START]
+        deployed = []
+        for number, step in enumerate(steps if isinstance(steps, list) else [], 1):
+            pairs = step if isinstance(step, dict) else {step: None}
+            key, options = next(iter(pairs.items()), ("", None))
+            written.append(step_name(number, str(key)))
+            if key == "deploy" and isinstance(options, dict):
+                deployed.append(artifact_name(number, str(options.get("backend"))))
+        of_steps = [
+            path(name).name
+            for name in written
+            for path in (self.record, self.weights, self.packed, self.epoch)
+        ]
+        return {
+            self.path / "steps": of_steps,
+            self.deployed: deployed,
+            self.path: [*_RESULTS, _RECIPE, _ENVIRONMENT],
+        }
 
 
-_STEP_FILE = re.compile(r"\d\d-[a-z]+\.(json|safetensors|packed\.safetensors|epoch\.pt)")
-_DEPLOYED = re.compile(r"\d\d-.+")
+START = "00-model"
+"""Name of the row for the model that a recipe starts with, where it is not trained first."""
+
+
+def step_name(number: int, key: str) -> str:
+    """A step's name in folder and table.
+
+    >>> step_name(3, "train")
+    '03-train'
+    """
+    return f"{number:02d}-{key}"
+
+
+def artifact_name(number: int, backend: str) -> str:
+    """The folder of what a deploy step writes."""
+    return step_name(number, backend.replace(":", "-"))
 
 
 def packed_file(path: Path | str) -> Path:
     """The packed model of a run: its last one, or that of the step whose checkpoint is given.
 
     Raises:
-        DataError: There is none: no run, or no quantized model in it.
+        DataError: There is none: no run, or no quantized model in it; or it was changed.
     """
     path = Path(path)
     steps = path / "steps" if path.is_dir() else path.parent
     if not path.exists() or not steps.is_dir():
         raise DataError(f"There is no run at {path}.")
-    step = "*" if path.is_dir() else path.name.partition(".")[0]
-    found = sorted(
-        file
-        for file in steps.glob(f"{step}.packed.safetensors")
-        if (steps / f"{file.name.partition('.')[0]}.json").exists()
-    )
-    if not found:
-        raise DataError(f"{path} holds no quantized model that could be packed.")
-    return found[-1]
+    folder = RunFolder(steps.parent)
+    step = "*" if path.is_dir() else glob.escape(path.name.partition(".")[0])
+    names = [file.stem for file in steps.glob(f"{step}.json") if file.stem[:2].isdigit()]
+    for name in sorted(names, key=_number, reverse=True):
+        record, packed = folder.finished(name), folder.packed(name)
+        if record is not None and packed.name in record.files:
+            check_sums(steps, {packed.name: record.files[packed.name]}, _START_AGAIN)
+            return packed
+    raise DataError(f"{path} holds no quantized model that could be packed.")
+
+
+def _number(step: str) -> int:
+    digits = step.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else -1
 
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        return yaml.safe_load(regular(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{path} can't be read: {describe_error(error)}.") from error
 
 
 def _with_newer_options(recipe: Any) -> Any:
     """A stored recipe with the options that its techniques have got since, at their defaults."""
     try:
-        return to_plain(resolve(structure(Source(_RECIPE, recipe, {}, Path()))).recipe)
+        stored = structure(Source(_RECIPE, recipe, {}, Path()))
+        return to_plain(resolve(stored, imports=False).recipe)
     except MicronetError:
         return recipe
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import attrs
 import torch
 from torch import nn
 
-from micronet.errors import DataError
+from micronet.errors import DataError, MicronetError, describe_error
 from micronet.pipeline.context import Context, reshaped, start_model
+from micronet.plain import structured
 from micronet.pruning import Kept, PruningPlan
 from micronet.recipe import Fuse, Prune, Quantize, Recipe, to_plain
 from micronet.recipe.file import Source, structure
@@ -42,25 +45,40 @@ def structure_after(context: Context, index: int) -> dict[str, Any]:
     return {"recipe": to_plain(recipe), "kept": sizes, "input_shape": list(example.shape)}
 
 
-def load_packed(path: Path | str, model: nn.Module | None = None) -> nn.Module:
+@attrs.frozen
+class _Structure:
+    """What `structure_after` gives, read back."""
+
+    recipe: dict[str, Any]
+    kept: tuple[dict[str, tuple[int, ...]] | None, ...]
+    input_shape: tuple[int, ...]
+
+
+Builder = Callable[[], nn.Module]
+
+
+def load_packed(path: Path | str, model: nn.Module | Builder | None = None) -> nn.Module:
     """A packed model in its inference form, with the outputs that it was saved with.
+
+    The file may name models and techniques that are registered here, and no other code.
 
     Args:
         path: A file of `micronet pack`, or of `save_packed`.
         model: A model built like the one that was saved, with any weights; needed where the file
-            does not say how, because it was not written by a run.
+            does not say how, because it was not written by a run. Or what makes the model that
+            the file's steps began with; needed where that is code of the user's own.
 
     Raises:
         DataError: The file can't be read, or does not fit.
-        RecipeError: Its model or a technique is not installed here.
+        RecipeError: Its model or a technique is not installed here, or it names other code.
     """
     path = Path(path)
-    tensors, told = read_packed(path)
-    if model is None:
-        if told is None:
-            raise DataError(f"{path} does not say how its model is built; give one like it.")
-        model = _build(told)
-    return fill_packed(model, tensors, path)
+    tensors, plain = read_packed(path)
+    if isinstance(model, nn.Module):
+        return fill_packed(model, tensors, path)
+    if plain is None:
+        raise DataError(f"{path} does not say how its model is built; give one like it.")
+    return fill_packed(_build(_structure(plain, path), path, model), tensors, path)
 
 
 def packed_recipe(path: Path | str) -> Recipe:
@@ -69,25 +87,51 @@ def packed_recipe(path: Path | str) -> Recipe:
     Raises:
         DataError: The file can't be read, or does not say.
     """
-    _, told = read_packed(path)
-    if told is None:
+    _, plain = read_packed(path)
+    if plain is None:
         raise DataError(f"{path} does not say how its model is built; `micronet pack` writes that.")
-    return _recipe(told["recipe"])
+    return _recipe(_structure(plain, path).recipe)
 
 
-def _build(told: dict[str, Any]) -> nn.Module:
-    recipe = _recipe(told["recipe"])
-    resolved = resolve_structure(recipe)
-    model = start_model(resolved)
-    example_inputs = (torch.zeros(told["input_shape"]),)
-    for step, technique, sizes in zip(recipe.steps, resolved.techniques, told["kept"], strict=True):
-        plan = None if sizes is None else _first_channels(sizes)
-        model = reshaped(model, step, technique, plan, example_inputs)
+def _structure(plain: dict[str, Any], path: Path | str) -> _Structure:
+    try:
+        told = structured(plain, _Structure)
+    except DataError as error:
+        raise DataError(f"{path} does not say how its model is built: {error}.") from error
+    sizes = [size for kept in told.kept for layer in (kept or {}).values() for size in layer[:3]]
+    if len(told.kept) != len(told.recipe.get("steps") or ()) or not all(
+        0 <= size <= _LARGEST for size in (*sizes, math.prod(told.input_shape))
+    ):
+        raise DataError(f"{path} does not say how its model is built: its sizes make no sense.")
+    return told
+
+
+_LARGEST = 2**28
+"""Numbers in an example, or channels of a layer, at most."""
+
+
+def _build(told: _Structure, path: Path, builder: Builder | None) -> nn.Module:
+    recipe = _recipe(told.recipe)
+    resolved = resolve_structure(recipe, imports=False)
+    if builder is not None:
+        resolved = attrs.evolve(resolved, build_model=builder)
+    try:
+        model = start_model(resolved)
+        example_inputs = (torch.zeros(told.input_shape),)
+        for step, technique, kept in zip(recipe.steps, resolved.techniques, told.kept, strict=True):
+            plan = None if kept is None else _first_channels(kept)
+            model = reshaped(model, step, technique, plan, example_inputs)
+    except MicronetError:
+        raise
+    except Exception as error:  # what a damaged file asks for
+        raise DataError(
+            f"{path} describes a model that can't be built: {describe_error(error)}."
+        ) from error
     return model
 
 
 def _recipe(plain: dict[str, Any]) -> Recipe:
-    if plain["steps"]:
+    if plain.get("steps"):
         return structure(Source("packed model", plain, {}, Path()))
     plain = {**plain, "steps": ["evaluate"]}
     return attrs.evolve(structure(Source("packed model", plain, {}, Path())), steps=())
@@ -97,7 +141,7 @@ def _sizes(kept: Kept) -> list[int]:
     return [len(kept.outputs), len(kept.inputs), kept.groups, kept.axis]
 
 
-def _first_channels(sizes: dict[str, list[int]]) -> PruningPlan:
+def _first_channels(sizes: dict[str, tuple[int, ...]]) -> PruningPlan:
     """A plan with the sizes of another; which channels it keeps does not matter."""
     return PruningPlan(
         {

@@ -28,7 +28,8 @@ from micronet.recipe import (
 )
 from micronet.storage.weights import fill, load_training_state, save_training_state
 from micronet.techniques import Pruner, Quantizer
-from micronet.training.loop import TrainingOptions, TrainingState, read, train
+from micronet.training.loop import TrainingOptions, read, train
+from micronet.training.resuming import TrainingState
 
 
 def take_step(context: Context, index: int, bar: Bar) -> Record:

@@ -14,8 +14,8 @@ from micronet.pipeline.context import Context, open_run
 from micronet.pipeline.data import Sets, check_model, checked_sets
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
-from micronet.recipe import Recipe
-from micronet.recipe.resolution import resolve_data
+from micronet.recipe import Named, Recipe
+from micronet.recipe.resolution import resolve_data, resolve_structure
 
 
 @attrs.frozen
@@ -48,7 +48,15 @@ class Stored:
         return (torch.stack([self.sets[0][index][0] for index in (0, 1)]),)
 
 
-def find(path: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Stored:
+def find(
+    path: Path | str,
+    *,
+    cpu: bool = False,
+    sets: Sets | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    imports: bool = True,
+) -> Stored:
     """The model that a path names.
 
     Args:
@@ -56,30 +64,47 @@ def find(path: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> St
             file.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
+        model: The user's own callable, where that makes the model of a packed file.
+        data: The same for its data.
+        imports: Whether a run's recipe may name the user's own callables. Packed files, which may
+            be anybody's, never may.
 
     Raises:
         DataError: There is none, or its quantizers have seen no data yet.
-        RecipeError: What it was made with is not installed here.
+        RecipeError: What it was made with is not installed here, or is code that must be named.
     """
     path = Path(path)
     step = path.name.partition(".")[0]
     run = path if path.is_dir() else path.parent.parent
     if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):
-        context = open_run(run, cpu=cpu, sets=sets)
+        if model or data:
+            raise DataError(f"{path} is in a run, whose recipe names the model and the data.")
+        context = open_run(run, cpu=cpu, sets=sets, imports=imports)
         stored = _in_run(context, None if path.is_dir() else step, path)
     elif path.is_file():
         recipe = packed_recipe(path)
-        sets = sets or checked_sets(resolve_data(recipe.data)(), recipe.data.name)
+        named = _named(recipe.data, data)
+        load = resolve_data(named, imports=data is not None)
+        sets = sets or checked_sets(load(), named.name)
         accelerator = Accelerator(cpu=cpu)
-        model = load_packed(path).to(accelerator.device)
-        stored = Stored(path, path.parent, step, recipe, model, None, sets, accelerator)
+        builder = None
+        if model is not None:
+            own = attrs.evolve(recipe, model=_named(recipe.model, model), steps=())
+            builder = resolve_structure(own, imports=True).build_model
+        packed = load_packed(path, builder).to(accelerator.device)
+        stored = Stored(path, path.parent, step, recipe, packed, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
-        check_model(model, recipe.model.name, images)
+        check_model(packed, recipe.model.name, images)
     else:
         raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):
         raise DataError(f"{path}: the model's quantizers have seen no data yet; take a later step.")
     return stored
+
+
+def _named(told: Named, given: str | None) -> Named:
+    """What a file names, or what is given in its place; the file's options are for its own name."""
+    return told if given in (None, told.name) else Named(given)
 
 
 def _in_run(context: Context, step: str | None, path: Path) -> Stored:

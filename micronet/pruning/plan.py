@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from micronet.errors import PruningError
+from micronet.errors import DataError, PruningError
 from micronet.graph.copying import copy_of
+from micronet.plain import structured
 
 
 @attrs.frozen
@@ -48,14 +49,11 @@ class PruningPlan:
 
     @classmethod
     def from_json(cls, text: str) -> PruningPlan:
-        return cls(
-            {
-                name: Kept(
-                    **{**kept, "outputs": tuple(kept["outputs"]), "inputs": tuple(kept["inputs"])}
-                )
-                for name, kept in json.loads(text).items()
-            }
-        )
+        """Raises DataError where it is no plan."""
+        try:
+            return cls(structured(json.loads(text), dict[str, Kept]))
+        except ValueError as error:
+            raise DataError(f"A pruning plan is damaged: {error}.") from error
 
 
 @torch.no_grad()

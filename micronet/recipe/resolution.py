@@ -65,7 +65,9 @@ class Resolved:
     remarks: tuple[str, ...] = ()
 
 
-def resolve(recipe: Recipe, source: Source | None = None, *, here: bool = True) -> Resolved:
+def resolve(
+    recipe: Recipe, source: Source | None = None, *, here: bool = True, imports: bool = True
+) -> Resolved:
     """Looks up everything that a recipe names.
 
     Args:
@@ -73,6 +75,8 @@ def resolve(recipe: Recipe, source: Source | None = None, *, here: bool = True) 
         source: Where it was written, for the messages.
         here: Whether its engines must be able to run on this machine. If not, a remark tells of
             those that can't.
+        imports: Whether the user's own callables are imported. If not, they stay names, and using
+            them is refused: so is read what a file says that another may have written.
 
     Raises:
         RecipeError: A technique, an option, a file, a callable or a distribution is missing or
@@ -93,8 +97,8 @@ def resolve(recipe: Recipe, source: Source | None = None, *, here: bool = True) 
     if fault is not None:
         raise place.error(*fault)
     remarks = _check_engines(recipe, techniques, place, here=here)
-    model, build_model = _source_of("model", recipe.model, "build", place)
-    data, load_data = _source_of("dataset", recipe.data, "load", place)
+    model, build_model = _source_of("model", recipe.model, "build", place, imports=imports)
+    data, load_data = _source_of("dataset", recipe.data, "load", place, imports=imports)
     written_out = attrs.evolve(
         recipe,
         model=_written_out(recipe.model, model),
@@ -112,21 +116,25 @@ def resolve(recipe: Recipe, source: Source | None = None, *, here: bool = True) 
     return Resolved(written_out, build_model, load_data, techniques, weights, code, remarks)
 
 
-def resolve_structure(recipe: Recipe) -> Resolved:
+def resolve_structure(recipe: Recipe, *, imports: bool) -> Resolved:
     """The same for what decides a model's structure; the data is left alone, and so is the order.
+
+    Args:
+        recipe: From a file.
+        imports: As `resolve` takes it.
 
     Raises:
         RecipeError: As `resolve`.
     """
     place = _Nowhere()
     techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
-    _, build_model = _source_of("model", recipe.model, "build", place)
+    _, build_model = _source_of("model", recipe.model, "build", place, imports=imports)
     return Resolved(recipe, build_model, _no_data, techniques, weights=None)
 
 
-def resolve_data(data: Named) -> Callable[[], Any]:
+def resolve_data(data: Named, *, imports: bool = True) -> Callable[[], Any]:
     """What loads a data set; raises RecipeError as `resolve`."""
-    _, load = _source_of("dataset", data, "load", _Command())
+    _, load = _source_of("dataset", data, "load", _Command(), imports=imports)
     return load
 
 
@@ -184,14 +192,17 @@ def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place) -> 
 
 
 def _source_of(
-    kind: str, named: Named, method: str, place: _Place
+    kind: str, named: Named, method: str, place: _Place, *, imports: bool
 ) -> tuple[Any, Callable[[], Any]]:
     """A registered model or data set, or the user's own callable."""
-    key: Key = ("data" if kind == "dataset" else "model",)
+    role = "data" if kind == "dataset" else "model"
+    key: Key = (role,)
     module_name, colon, attribute = named.name.partition(":")
     if not colon or _is_distribution(kind, named.name):
         technique = _create(kind, named, key, key, place)
         return technique, getattr(technique, method)
+    if not imports:
+        return None, _NotImported(named.name, role)
     function = _import(module_name, attribute, key, place)
     try:
         inspect.signature(function).bind(**named.options)
@@ -225,6 +236,20 @@ class _OwnCallable:
         return None if file is None else Path(file)
 
 
+@attrs.frozen
+class _NotImported:
+    """Stands for a callable of the user's that only a file names."""
+
+    name: str
+    role: str
+
+    def __call__(self) -> Any:
+        raise RecipeError(
+            f"The {self.role} {self.name!r} is code of its author's, which a file can name but not "
+            f"run. Name it yourself, as in --{self.role} {self.name}, if you trust it."
+        )
+
+
 def _is_distribution(kind: str, name: str) -> bool:
     distribution, _, bare = name.rpartition(":")
     entries = registry.list(kind)
@@ -232,9 +257,13 @@ def _is_distribution(kind: str, name: str) -> bool:
 
 
 def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callable[..., Any]:
-    """A user's own callable; its module is looked for as Python does, and in the current folder."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    """A user's own callable; its module is looked for as Python does, then in the current folder.
+
+    Last, so that a file there takes the place of no installed module.
+    """
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

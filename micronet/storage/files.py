@@ -1,11 +1,25 @@
-"""Writing files so that a reader, or a run after a crash, never meets half of one."""
+"""Files that are whole: written under another name and renamed, and checked as they are read."""
 
+from __future__ import annotations
+
+import ctypes
+import glob
+import hashlib
+import json
 import os
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from micronet.errors import DataError
+from micronet.plain import structured
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -41,14 +55,31 @@ def replacing_directory(path: Path | str) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             _flush(file)
         temporary.chmod(0o777 & ~_umask())
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         if path.exists():
-            path.replace(old)
-        temporary.replace(path)
+            _exchange(temporary, path)
+        else:
+            temporary.replace(path)
         _flush(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Swaps two folders; on Linux in one step, so that a kill leaves one of them at `path`."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        rename = getattr(libc, "renameat2", None)
+        names = os.fsencode(temporary), os.fsencode(path)
+        if rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+            return
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    path.replace(old)
+    temporary.replace(path)
+    old.replace(temporary)
+
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -62,13 +93,94 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def remove_leftovers(folder: Path | str) -> None:
-    """Removes the temporary files and folders of writers that were killed; none may be at work."""
-    for path in Path(folder).rglob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def read_json(path: Path | str, kind: type[T], what: str) -> T:
+    """An instance of a type from a JSON file of ours.
+
+    Args:
+        path: The file.
+        kind: As `micronet.plain.structured` takes it.
+        what: What the file should be, for the message.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DataError: It can't be read, or holds something else.
+    """
+    path = regular(path)
+    try:
+        return structured(json.loads(path.read_bytes()), kind)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError, DataError) as error:
+        raise DataError(f"{path} is no readable {what}: {error}") from error
+
+
+def regular(path: Path | str) -> Path:
+    """A path, unless something else than a file is there, such as a pipe, on which one could wait.
+
+    Raises:
+        DataError: A folder, a pipe or a device is there.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # reading it will tell
+        return path
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path} is no file but {_KINDS.get(stat.S_IFMT(mode), 'a device')}.")
+    return path
+
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def sha256(path: Path | str) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_sums(folder: Path, sums: Mapping[str, str], remedy: str) -> None:
+    """Refuses files that are not as they were written.
+
+    Args:
+        folder: Where they are.
+        sums: Their SHA-256 by their names, relative to the folder.
+        remedy: The way on, as a sentence.
+
+    Raises:
+        DataError: One is missing or changed, or lies elsewhere.
+    """
+    for name, expected in sums.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{folder} names a file outside of it, {name}.")
+        try:
+            same = sha256(regular(path)) == expected
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {error.strerror}. {remedy}") from error
+        if not same:
+            raise DataError(f"{path} was changed since it was written. {remedy}")
+
+
+def remove_leftovers(folder: Path | str, names: Iterable[str]) -> None:
+    """Removes what writers of these files and folders were at when they were killed.
+
+    None may be at work.
+    """
+    for name in names:
+        for path in Path(folder).glob(f".{glob.escape(name)}.*.tmp"):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

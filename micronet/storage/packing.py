@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,11 +18,13 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from micronet.errors import DataError
+from micronet.plain import structured
 from micronet.quantization.convert import StoredWeight, convert
-from micronet.storage.files import write_bytes
+from micronet.storage.files import regular, write_bytes
 
 _METADATA = "micronet.packed"
 BINARY, TERNARY = 1, 1.5
+_WIDEST = 16
 
 
 _TRITS, _TRIT_WEIGHTS = 5, 3 ** np.arange(4, -1, -1)
@@ -91,29 +96,77 @@ def save_packed(
             }
         elif not (_implied(key) or (leaf == "zero_point" and not tensor.any())):
             tensors[key] = tensor.detach().cpu().contiguous().numpy()
-    content = {"codes": index, "structure": structure}
+    content = {"codes": index, "structure": structure, "sha256": _sum(tensors)}
     write_bytes(path, save(tensors, metadata={_METADATA: json.dumps(content)}))
+
+
+@attrs.frozen
+class _Codes:
+    """How a packed tensor's codes are to be unpacked."""
+
+    bits: float
+    shape: tuple[int, ...]
+    dtype: Literal["int8", "uint8", "int16", "uint16", "int32"]
+
+    def check(self, packed: Tensor) -> None:
+        count = math.prod(self.shape)
+        if self.bits == TERNARY:
+            size = -(-count // _TRITS)
+        elif self.bits in range(1, _WIDEST + 1):
+            size = -(-count * int(self.bits) // 8)
+        else:
+            raise DataError(f"no code has {self.bits} bits")
+        if min(self.shape, default=1) < 0 or packed.dtype is not torch.uint8 or len(packed) != size:
+            raise DataError(f"{self.bits:g} bits of the shape {list(self.shape)} are not stored so")
+
+
+@attrs.frozen
+class _Content:
+    """What the metadata of a packed file say."""
+
+    codes: dict[str, _Codes]
+    structure: dict[str, Any] | None
+    sha256: str
 
 
 def read_packed(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """A packed file's tensors, codes unpacked, and the structure that it was written with.
 
     Raises:
-        DataError: It can't be read, or is no packed file.
+        DataError: It can't be read, was changed, or is no packed file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if _METADATA not in metadata:
-                raise DataError(f"{path} holds tensors, but no packed model; see micronet pack.")
-            content = json.loads(metadata[_METADATA])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        for key, how in content["codes"].items():
-            packed, dtype = tensors[key].numpy(), getattr(torch, how["dtype"])
-            tensors[key] = unpack(packed, how["bits"], tuple(how["shape"]), dtype)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no readable packed model: {error}") from error
-    return tensors, content["structure"]
+        if _METADATA not in metadata:
+            reason = "it holds tensors, and no model; see micronet pack"
+            raise DataError(reason)  # noqa: TRY301 (told as the others are)
+        content = structured(json.loads(metadata[_METADATA]), _Content)
+        _unpack_all(tensors, content)
+    except (OSError, SafetensorError, ValueError, RecursionError, DataError) as error:
+        raise DataError(f"{path} is no readable packed model: {error}.") from error
+    return tensors, content.structure
+
+
+def _unpack_all(tensors: dict[str, Tensor], content: _Content) -> None:
+    if _sum({key: tensor.numpy() for key, tensor in tensors.items()}) != content.sha256:
+        raise DataError("its tensors were changed since it was written")
+    for key, how in content.codes.items():
+        if key not in tensors:
+            raise DataError(f"it lacks {key!r}")
+        how.check(tensors[key])
+        dtype = getattr(torch, how.dtype)
+        tensors[key] = unpack(tensors[key].numpy(), how.bits, how.shape, dtype)
+
+
+def _sum(tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        array = np.ascontiguousarray(tensors[key])
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def fill_packed(
@@ -143,6 +196,12 @@ def fill_packed(
     if missing or extra:
         words = f"lacks {missing[0]!r}" if missing else f"has {extra[0]!r} too many"
         raise DataError(f"{origin} does not fit the model: it {words}.")
+    for key, tensor in model.state_dict().items():
+        if state[key].dtype is not tensor.dtype:
+            raise DataError(
+                f"{origin} does not fit the model: {key!r} is {tensor.dtype}, not "
+                f"{state[key].dtype}."
+            )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

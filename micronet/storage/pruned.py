@@ -12,7 +12,7 @@ from torch import nn
 
 from micronet.errors import DataError
 from micronet.pruning import PruningPlan, apply_plan
-from micronet.storage.files import write_bytes
+from micronet.storage.files import regular, write_bytes
 from micronet.storage.weights import fill, load_state
 
 _PLAN, _CFG = "micronet.pruning_plan", "cfg"
@@ -56,7 +56,7 @@ def load_pruned(model_factory: Callable[[], nn.Module], path: Path | str) -> nn.
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} can't be read: {error}") from error
@@ -64,7 +64,7 @@ def load_pruned(model_factory: Callable[[], nn.Module], path: Path | str) -> nn.
         raise DataError(f"{path} holds no pruned model; save_pruned writes one.")
     try:
         plans = [PruningPlan.from_json(text) for text in json.loads(metadata[_PLAN])]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, RecursionError, DataError) as error:
         raise DataError(f"{path} holds no plan that can be read: {error}") from error
     model = model_factory()
     for plan in plans:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.storage.files import write_bytes
+from micronet.storage.files import regular, write_bytes
 
 
 def save_state(state: Mapping[str, Tensor], path: Path | str) -> None:
@@ -33,7 +33,7 @@ def save_training_state(state: Mapping[str, Any], path: Path | str) -> None:
 def load_training_state(path: Path | str) -> dict[str, Any]:
     """What `save_training_state` wrote; runs no code. Raises DataError."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(regular(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} holds more than tensors and numbers and is refused: loading it could run code."
@@ -53,7 +53,7 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     """
     if Path(path).suffix == ".safetensors":
         try:
-            return load_file(path)
+            return load_file(regular(path))
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path} can't be read: {error}") from error
     state = load_training_state(path)

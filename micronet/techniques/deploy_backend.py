@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from micronet.errors import DeployError, MicronetError
-from micronet.storage.files import write_text
+from micronet.errors import DataError, DeployError, MicronetError
+from micronet.plain import structured
+from micronet.storage.files import check_sums, read_json, sha256, write_text
 from micronet.techniques.scheme import Scheme
 from micronet.techniques.signature import Signature
 
@@ -40,6 +41,7 @@ class Artifact:
         more_files: Further files that the engine reads, relative to `directory`.
         remarks: What a user should hear about the export, such as layers left in float and why; a
             sentence each.
+        sums: SHA-256 of each file that the engine reads, by its name; `write_card` takes them.
     """
 
     directory: Path = attrs.field(converter=Path)
@@ -51,6 +53,7 @@ class Artifact:
     source: str | None = None
     more_files: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    sums: Mapping[str, str] = attrs.field(factory=dict, eq=False)
 
     @property
     def path(self) -> Path:
@@ -68,7 +71,9 @@ class Artifact:
         return sum((self.directory / name).stat().st_size for name in files)
 
     def write_card(self) -> None:
-        card = attrs.asdict(self, filter=attrs.filters.exclude("directory"))
+        files = (self.file, *self.more_files)
+        written = attrs.evolve(self, sums={name: sha256(self.directory / name) for name in files})
+        card = attrs.asdict(written, filter=attrs.filters.exclude("directory"))
         write_text(self.directory / CARD, json.dumps(card, indent=2) + "\n")
 
     @classmethod
@@ -80,18 +85,31 @@ class Artifact:
         """
         directory = Path(directory)
         try:
-            card: dict[str, Any] = json.loads((directory / CARD).read_text("utf-8"))
-            if "signature" not in card and "input_shape" in card:
-                raise DeployError(
-                    f"{directory} was written by an older micronet, whose card does not say what "
-                    f"the model takes and gives; deploy the model again."
-                )
-            card["signature"] = Signature(**card["signature"])
-            for name in ("more_files", "remarks"):
-                card[name] = tuple(card.get(name, ()))
-            return cls(directory=directory, **card)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            card = read_json(directory / CARD, dict[str, Any], "card")
+        except FileNotFoundError as error:
+            raise DeployError(
+                f"{directory} holds no readable artifact: there is no {CARD}."
+            ) from error
+        except DataError as error:
             raise DeployError(f"{directory} holds no readable artifact: {error}") from error
+        if "sums" not in card and ("signature" in card or "input_shape" in card):
+            raise DeployError(
+                f"{directory} was written by an older micronet, whose card says less of the model "
+                f"and its files; deploy the model again."
+            )
+        try:
+            return structured({**card, "directory": str(directory)}, cls)
+        except DataError as error:
+            raise DeployError(f"{directory} holds no readable artifact: {error}.") from error
+
+    def check_files(self) -> None:
+        """Raises a DeployError where an engine's file is not as it was written."""
+        if {self.file, *self.more_files} != self.sums.keys():
+            raise DeployError(f"The card in {self.directory} does not sum up its own files.")
+        try:
+            check_sums(self.directory, self.sums, "Deploy the model again.")
+        except DataError as error:
+            raise DeployError(str(error)) from error
 
 
 class Runner(ABC):
@@ -216,10 +234,11 @@ class DeployBackend(ABC):
             threads: Threads it may use; `None` lets the engine choose.
 
         Raises:
-            DeployError: The engine can't load the file.
+            DeployError: The engine can't load the file, or it was changed since it was written.
         """
         if not isinstance(artifact, Artifact):
             artifact = Artifact.read(artifact)
+            artifact.check_files()
         try:
             return self.start(artifact, threads=threads)
         except MicronetError:

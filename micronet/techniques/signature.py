@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
 from micronet import structure
-from micronet.errors import DeployError
+from micronet.errors import DataError, DeployError
+from micronet.plain import structured
 from micronet.structure import Nest
 
 if TYPE_CHECKING:
@@ -59,13 +61,34 @@ class TensorSpec:
         return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
 
 
+_TYPES = {
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16",
+    "float32", "float64",
+}  # fmt: skip
+_LARGEST = 2**28
+"""Numbers in an example, at most."""
+
+
 def _tree(plain: Any) -> Any:
     """A structure from what JSON keeps of it."""
+    if plain is None:
+        return None
     if not isinstance(plain, Mapping):
-        return plain
-    if "parts" in plain:
-        return Nest(**{**plain, "parts": map(_tree, plain["parts"])})
-    return TensorSpec(**plain)
+        raise DataError(f"expected a tensor or a container of them, got {plain!r}")
+    if "parts" not in plain:
+        spec = structured(plain, TensorSpec)
+        sizes = [*spec.example, *(size for size in spec.shape if isinstance(size, int))]
+        if spec.dtype not in _TYPES or min(sizes, default=0) < 0:
+            raise DataError(f"there are no tensors like {spec.name!r}: {spec}")
+        if math.prod(spec.example) > _LARGEST or len(spec.example) != len(spec.shape):
+            raise DataError(f"no example is like {spec.name!r}: {list(spec.example)}")
+        return spec
+    nest = structured({**plain, "parts": []}, Nest)
+    structure.check(nest)
+    parts = structured(plain["parts"], tuple[Any, ...])
+    if len(parts) != len(nest.keys):
+        raise DataError(f"a {nest.kind} of {len(nest.keys)} has {len(parts)} parts")
+    return attrs.evolve(nest, parts=map(_tree, parts))
 
 
 @attrs.frozen
@@ -77,8 +100,19 @@ class Signature:
         outputs: A `TensorSpec`, or a `Nest` of them, as the model gives it.
     """
 
-    inputs: Nest = attrs.field(converter=_tree)
-    outputs: Any = attrs.field(converter=_tree)
+    inputs: Nest
+    outputs: Any
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Signature:
+        """From what JSON keeps of it; raises DataError where that is no signature."""
+        sides = structured(plain, dict[str, Any])
+        if sides.keys() != {"inputs", "outputs"}:
+            raise DataError("a signature has inputs and outputs")
+        signature = cls(_tree(sides["inputs"]), _tree(sides["outputs"]))
+        if not isinstance(signature.inputs, Nest) or not signature.output_specs:
+            raise DataError("a signature has arguments, and an output")
+        return signature
 
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
@@ -141,7 +175,11 @@ class Signature:
 
     @classmethod
     def from_json(cls, text: str) -> Signature:
-        return cls(**json.loads(text))
+        """Raises DataError where it is no signature."""
+        try:
+            return cls.from_plain(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"it is no JSON: {error}") from error
 
 
 def _values(tree: Any, given: Any) -> list[Any]:

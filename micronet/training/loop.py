@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from micronet.errors import DataError, MicronetError, RunError, describe_error
 from micronet.graph.modes import evaluating
+from micronet.training.resuming import TrainingState, check_resumable
 
 Images = Dataset[tuple[Tensor, Any]]
 _EVALUATION_BATCH = 256
@@ -36,21 +37,6 @@ class TrainingOptions:
     schedule: str
     workers: int
     sparsity: float | None
-
-
-@attrs.define
-class TrainingState:
-    """Everything that the rest of a training depends on, between two epochs.
-
-    Args:
-        epoch: Epochs done.
-        model, optimizer, scheduler: Their state_dicts.
-    """
-
-    epoch: int
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
 
 
 def train(
@@ -90,12 +76,15 @@ def train(
     scheduler = _scheduler(optimizer, options, batches)
     start = 0
     if resume is not None:
-        model.load_state_dict(resume.model)
         try:
-            optimizer.load_state_dict(resume.optimizer)
-            scheduler.load_state_dict(resume.scheduler)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"The training's checkpoint does not fit: {error}") from error
+            check_resumable(resume, optimizer, scheduler, options.epochs)
+        except DataError as error:
+            raise RunError(
+                f"The training's checkpoint does not fit: {error}. Without it the step begins anew."
+            ) from error
+        model.load_state_dict(resume.model)
+        optimizer.load_state_dict(resume.optimizer)
+        scheduler.load_state_dict(resume.scheduler)
         start = resume.epoch
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     total = options.epochs * batches

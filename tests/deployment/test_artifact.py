@@ -15,6 +15,7 @@ SIGNATURE = Signature(
 
 
 def test_remarks_are_read_back(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"1")
     remarks = ("head stays in float: no kernel.",)
     artifact = Artifact(tmp_path, "any", "model.bin", SIGNATURE, "any 1", remarks=remarks)
     artifact.write_card()
@@ -22,6 +23,7 @@ def test_remarks_are_read_back(tmp_path):
 
 
 def test_a_card_says_what_the_model_takes_and_gives_and_a_folder_may_be_text(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"1")
     Artifact(tmp_path, "any", "model.bin", SIGNATURE, "any 1").write_card()
     artifact = Artifact.read(str(tmp_path))
     assert artifact.signature == SIGNATURE
@@ -47,3 +49,72 @@ def test_every_file_that_the_engine_reads_counts(tmp_path):
     assert artifact.size_bytes == 5
     artifact.write_card()
     assert Artifact.read(tmp_path) == artifact
+
+
+def test_files_that_were_changed_lost_or_lie_elsewhere_are_refused(tmp_path):
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"345")
+    Artifact(folder, "any", "model.bin", SIGNATURE, "any 1").write_card()
+    Artifact.read(folder).check_files()
+    (folder / "model.bin").write_bytes(b"346")
+    with pytest.raises(DeployError, match=r"model\.bin was changed since it was written"):
+        Artifact.read(folder).check_files()
+    (folder / "model.bin").unlink()
+    with pytest.raises(DeployError, match=r"model\.bin can't be read: No such file"):
+        Artifact.read(folder).check_files()
+    card = json.loads((folder / "artifact.json").read_text())
+    card |= {"file": "../other.bin", "sums": {"../other.bin": "0"}}
+    (folder / "artifact.json").write_text(json.dumps(card))
+    with pytest.raises(DeployError, match=r"names a file outside of it, \.\./other\.bin"):
+        Artifact.read(folder).check_files()
+
+
+DAMAGE = [
+    "[]",
+    "3",
+    "null",
+    "",
+    "{",
+    "\x00",
+    "[" * 100_000,
+    '{"sums": {}}',
+    {"file": 5},
+    {"file": None},
+    {"settings": "none"},
+    {"remarks": "one"},
+    {"more": 1},
+    {"signature": None},
+    {"signature": []},
+    {"signature": {"inputs": None, "outputs": None}},
+    {"signature": {"inputs": {"kind": "tuple", "keys": ["x"], "parts": []}, "outputs": None}},
+    {"input dtype": "float31"},
+    {"input dtype": 5},
+    {"input shape": "batch"},
+    {"input shape": [1.5]},
+    {"input example": [-1, 3, 8, 8]},
+    {"input example": [2**20, 3, 2**10, 2**10]},
+    {"output kind": "set"},
+    {"output kind": "namedtuple", "output type_name": "not a name"},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: str(damage)[:40])
+def test_a_damaged_card_is_one_sentence(tmp_path, damage):
+    (tmp_path / "model.bin").write_bytes(b"1")
+    Artifact(tmp_path, "any", "model.bin", SIGNATURE, "any 1").write_card()
+    file = tmp_path / "artifact.json"
+    if not isinstance(damage, str):
+        card = json.loads(file.read_text())
+        for key, value in damage.items():
+            side, _, name = key.partition(" ")
+            sides = {
+                "input": card["signature"]["inputs"]["parts"][0],
+                "output": card["signature"]["outputs"],
+            }
+            sides.get(side, card)[name or key] = value
+        damage = json.dumps(card)
+    file.write_text(damage)
+    with pytest.raises(DeployError, match="holds no readable artifact|an older micronet") as caught:
+        Artifact.read(tmp_path)
+    assert "\n" not in str(caught.value)

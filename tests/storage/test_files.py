@@ -1,6 +1,8 @@
 """Files are replaced whole or not at all."""
 
 import os
+import sys
+import threading
 
 import pytest
 
@@ -123,14 +125,45 @@ def test_an_empty_folder_is_a_folder_too(tmp_path):
 
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
-    for kept in ("a.txt", "deep/b.tmp", ".hidden", "deep/.c.tmp.txt"):
-        write_text(tmp_path / kept, "kept")
-    for left in (".a.txt.x1.tmp", "deep/.b.x2.tmp", ".d.x3.tmp/deeper/.e.x4.tmp"):
+    kept = ("a.txt", ".hidden", ".c.x5.tmp", ".a.txt.tmp.txt", "deep/.a.txt.x6.tmp")
+    for name in kept:
+        write_text(tmp_path / name, "kept")
+    for left in (".a.txt.x1.tmp", ".b.x2.tmp", ".d.x3.tmp/deeper/e"):
         (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / left).write_text("left")
-    remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".hidden", "a.txt", "deep"]
-    assert names(tmp_path / "deep") == [".c.tmp.txt", "b.tmp"]
+    remove_leftovers(tmp_path, ["a.txt", "b", "d", "not there"])
+    assert names(tmp_path) == sorted({*kept[:4], "deep"})
+    assert names(tmp_path / "deep") == [".a.txt.x6.tmp"]
+
+
+def test_a_leftover_that_is_a_link_is_removed_and_not_followed(tmp_path):
+    write_text(tmp_path / "others" / "notes.txt", "kept")
+    (tmp_path / ".d.x1.tmp").symlink_to(tmp_path / "others")
+    remove_leftovers(tmp_path, ["d"])
+    assert names(tmp_path) == ["others"]
+    assert names(tmp_path / "others") == ["notes.txt"]
+
+
+def test_a_folder_is_always_there_while_another_takes_its_place(tmp_path):
+    with replacing_directory(tmp_path / "d") as first:
+        (first / "a").touch()
+    missing, stop = [], threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            if not (tmp_path / "d").exists():
+                missing.append(True)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(200):
+        with replacing_directory(tmp_path / "d") as again:
+            (again / "b").touch()
+    stop.set()
+    watcher.join()
+    assert names(tmp_path) == ["d"]
+    assert names(tmp_path / "d") == ["b"]
+    assert not missing or sys.platform != "linux"
 
 
 def test_what_a_killed_writer_leaves_is_a_leftover(tmp_path):
@@ -139,5 +172,5 @@ def test_what_a_killed_writer_leaves_is_a_leftover(tmp_path):
     folder_writer = replacing_directory(tmp_path / "d")
     folder_writer.__enter__()
     assert len(names(tmp_path)) == 2
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, ["a.txt", "d"])
     assert names(tmp_path) == []
