@@ -100,7 +100,7 @@ def quantize_layer(
     weight: FakeQuantizer | None,
     input: FakeQuantizer | None = None,  # noqa: A002 (what the layer calls it)
 ) -> None:
-    """Turns a torch layer into its quantized twin, in place; parameters and hooks stay.
+    """Turns a torch layer into its quantized twin, in place; parameters, hooks and mode stay.
 
     Args:
         layer: Of a type that `QUANTIZED` names, exactly.
@@ -109,8 +109,8 @@ def quantize_layer(
     """
     layer.__class__ = QUANTIZED[type(layer)]
     assert isinstance(layer, QuantizedLayer)
-    layer.weight_quantizer = weight or nn.Identity()
-    layer.input_quantizer = input
+    layer.weight_quantizer = (weight or nn.Identity()).train(layer.training)
+    layer.input_quantizer = input and input.train(layer.training)
 
 
 def output_axis(layer: nn.Module) -> int:

@@ -165,6 +165,20 @@ def test_a_layer_that_no_module_holds_is_told():
         prepared(InAList())
 
 
+@pytest.mark.parametrize("quantizer", ["iao", "dorefa", "wbwtab"])
+def test_a_model_prepared_in_eval_mode_changes_no_range_until_it_trains(quantizer):
+    technique = create("quantizer", quantizer)
+    model = nn.Sequential(conv(), nn.ReLU(), conv(8, 8), nn.ReLU(), conv(8, 4)).eval()
+    ready = technique.prepare(model, (X,))
+    if technique.needs_data:
+        technique.calibrate(ready, [X])
+    assert not any(module.training for module in ready.modules())
+    before = ready(X)
+    ready(100 * X)
+    assert torch.equal(ready(X), before)
+    assert all(module.training for module in ready.train().modules())
+
+
 class CompletedAtFirst(nn.Module):
     """Installs a hook as it is called for the first time, as models of transformers do."""
 
