@@ -39,6 +39,6 @@ def require(actual: Any, expected: Any, what: str) -> None:
     if actual != expected:
         raise SpecializationError(
             f"The model was followed with example inputs for which {what} was {_shown(expected)}; "
-            f"now it is {_shown(actual)}, so the model would compute something else. Prepare it with "
-            f"example inputs like these."
+            f"now it is {_shown(actual)}, so the model would compute something else. Prepare it "
+            f"with example inputs like these."
         )
