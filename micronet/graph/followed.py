@@ -29,7 +29,7 @@ class Followed(fx.GraphModule):
         if plain and value != before and not name.startswith("_") and name != "training":
             warnings.warn(
                 f"The forward of {type(self).__name__} was followed with {name!r} at {before!r}; "
-                f"where it reads that, it goes on with the old value. Set it before it is prepared.",
+                f"where it reads that, it goes on with the old value. Set it before preparing it.",
                 stacklevel=2,
             )
         super().__setattr__(name, value)
