@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from micronet.graph.batches import first_rows
 from micronet.graph.modes import attention_in_parts, evaluating
 from micronet.quantization import (
     FakeQuantizer,
@@ -23,10 +24,24 @@ FLOAT_BITS = 32
 
 def gflops(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
     """Billions of multiply-accumulates for one image; one multiplication and addition count 1."""
-    inputs = tuple(tensor[:1] for tensor in example_inputs)
+    inputs = first_rows(example_inputs, 1)
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), evaluating(model), in_mode("off", model), attention_in_parts(), counter:
-        model(*inputs)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        # The counter asks each tensor that needs gradients where its own come from.
+        for parameter in learning:
+            parameter.requires_grad = False
+        with (
+            torch.no_grad(),
+            evaluating(model),
+            in_mode("off", model),
+            attention_in_parts(),
+            counter,
+        ):
+            model(*inputs)
+    finally:
+        for parameter in learning:
+            parameter.requires_grad = True
     return float(counter.get_total_flops()) / 2 / 1e9
 
 

@@ -49,6 +49,32 @@ def test_a_smaller_model_that_computes_something_else_is_refused(small_net, imag
         check_exact(small_net, result.model, result.plan, (images,))
 
 
+class Several(nn.Module):
+    """Takes a dictionary and a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x, scale):
+        return self.head(self.body(x["image"])) * scale
+
+
+def test_a_model_of_several_inputs_is_pruned(images):
+    inputs = ({"image": images}, torch.tensor(2.0))
+    model = Several().eval()
+    pruned = create("pruner", "normal", percent=0.3).prune(model, inputs).model
+    assert pruned.body[0].out_channels < 16
+    assert pruned(*inputs).shape == model(*inputs).shape
+
+
+def test_a_quantized_model_is_told_to_be_pruned_before(small_net, images):
+    prepared = create("quantizer", "iao").prepare(small_net, (images,))
+    with pytest.raises(PruningError, match="quantized already; prune it before"):
+        create("pruner", "normal", percent=0.3).prune(prepared, (images,))
+
+
 def test_a_plan_for_an_unknown_layer_is_refused_by_name(small_net):
     plan = PruningPlan({"trunk": Kept((0,), (0,))})
     with pytest.raises(PruningError, match="does not fit the model at 'trunk'"):

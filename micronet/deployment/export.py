@@ -12,6 +12,7 @@ from torch import nn
 
 from micronet.deployment.flat_model import exporting, flatten
 from micronet.deployment.onnx_graph import write_signature
+from micronet.errors import DeployError
 from micronet.quantization.convert import StoredWeight
 from micronet.quantization.qdq import OPSET
 
@@ -69,6 +70,7 @@ def export_graph(
         assert exported.exported_program is not None
         graph = exported.model_proto
     write_signature(graph, flat.signature(exported.exported_program))
+    _refuse_bfloat16(graph, model)
     functions = (node for function in graph.functions for node in function.node)
     # Each notes lines of code, with this machine's paths.
     for node in (*graph.graph.node, *functions):
@@ -76,3 +78,18 @@ def export_graph(
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
     return graph
+
+
+def _refuse_bfloat16(graph: onnx.ModelProto, model: nn.Module) -> None:
+    casts = (
+        attribute.i
+        for node in graph.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Cast" and attribute.name == "to"
+    )
+    types = {tensor.data_type for tensor in graph.graph.initializer}
+    if onnx.TensorProto.BFLOAT16 in (*casts, *types):
+        raise DeployError(
+            f"{type(model).__name__} computes in bfloat16, as under autocast, which engines don't; "
+            f"export it without."
+        )

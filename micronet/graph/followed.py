@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
+import warnings
 from typing import Any
 
 from torch import fx, nn
@@ -21,6 +22,17 @@ _OF_GRAPHS = (
 
 class Followed(fx.GraphModule):
     """Mixin of the author's class: its attributes and methods stay, and its forward is a graph."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = vars(self).get(name, value)
+        plain = isinstance(value, (bool, int, float, str)) and isinstance(before, type(value))
+        if plain and value != before and not name.startswith("_") and name != "training":
+            warnings.warn(
+                f"The forward of {type(self).__name__} was followed with {name!r} at {before!r}; "
+                f"where it reads that, it goes on with the old value. Set it before preparing it.",
+                stacklevel=2,
+            )
+        super().__setattr__(name, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Followed:
         author = _author(self)

@@ -15,6 +15,11 @@ class SpecializationError(MicronetError):
     """A graph was called with inputs on which the model would have taken another way."""
 
 
+def _shown(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return repr(value) if shape is None else f"a tensor {list(shape)}"
+
+
 def changed_by(tensor: Any, _operation: Any) -> Any:
     """A tensor as it is after an operation that changed it through a view, or a view of it."""
     return tensor
@@ -33,7 +38,7 @@ def require(actual: Any, expected: Any, what: str) -> None:
     """
     if actual != expected:
         raise SpecializationError(
-            f"The model was followed with example inputs for which {what} was {expected!r}; now it "
-            f"is {actual!r}, so the model would compute something else. Prepare it with example "
-            f"inputs like these."
+            f"The model was followed with example inputs for which {what} was {_shown(expected)}; "
+            f"now it is {_shown(actual)}, so the model would compute something else. Prepare it "
+            f"with example inputs like these."
         )

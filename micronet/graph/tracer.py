@@ -10,6 +10,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -277,6 +278,8 @@ class Tracer(fx.Tracer):
             return a.node
         if isinstance(a, torch.Size):
             return tuple(a)
+        if isinstance(a, np.generic):
+            return a.item()
         if isinstance(a, dict) and type(a) not in (dict, immutable_dict):
             return self._rebuilt(a)
         return super().create_arg(a)
@@ -308,7 +311,8 @@ class Tracer(fx.Tracer):
         left = list(inputs)
         for parameter in parameters:
             if parameter.kind is parameter.VAR_POSITIONAL:
-                positional += self._placeholder(f"*{parameter.name}", tuple(left)) if left else []
+                if left:
+                    positional.extend(self._placeholder(f"*{parameter.name}", tuple(left)))
                 left = []
             elif parameter.kind in _POSITIONAL and left:
                 positional.append(self._placeholder(parameter.name, left.pop(0)))
@@ -334,8 +338,7 @@ class Tracer(fx.Tracer):
 
     def _keep_default(self, parameter: inspect.Parameter) -> None:
         """The graph still takes an argument that was left out, and refuses all but its default."""
-        plain = isinstance(parameter.default, (bool, int, float, str, type(None)))
-        if plain and parameter.kind is not parameter.KEYWORD_ONLY:
+        if isinstance(parameter.default, (bool, int, float, str, type(None))):
             node = self.create_node("placeholder", parameter.name, (parameter.default,), {})
             what = f"its argument {parameter.name!r}"
             self.create_node("call_function", require, (node, parameter.default, what), {})

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from micronet import structure
 from micronet.errors import PruningError
+from micronet.graph.batches import batch_size, first_rows, joined
 from micronet.graph.modes import attention_in_parts, modes_kept
 from micronet.graph.outputs import tensors
 from micronet.pruning.follower import WEIGHTED, Follower, Trace
@@ -40,7 +41,7 @@ class Failure(Exception):  # noqa: N818 (told apart from errors that are shown)
         self.module, self.layers = module, layers
 
 
-def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Trace:
+def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> Trace:
     """Follows the channels of a model, whose batch norms may take new statistics in passing.
 
     Layers that eval mode leaves out, such as auxiliary classifiers, are followed in train mode.
@@ -55,10 +56,11 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Trace:
     return follow_into(found, model, example_inputs)
 
 
-def follow_into(found: Trace, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Trace:
+def follow_into(found: Trace, model: nn.Module, example_inputs: tuple[Any, ...]) -> Trace:
     """The same, where it is known which convolutions count as depthwise."""
     with modes_kept(model):
-        _run(model.eval(), tuple(tensor[:1] for tensor in example_inputs), found)
+        one = example_inputs if _holds_lists(example_inputs) else first_rows(example_inputs, 1)
+        _run(model.eval(), one, found)
         weighted = [name for name, m in model.named_modules() if isinstance(m, WEIGHTED)]
         if any((name, "outputs") not in found.sides for name in weighted):
             positions = dict(found.positions)
@@ -67,12 +69,20 @@ def follow_into(found: Trace, model: nn.Module, example_inputs: tuple[Tensor, ..
     return found
 
 
-def pair_of(example_inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def pair_of(example_inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Two images: batch norms in train mode need more than one value."""
-    return tuple(t[:2] if len(t) > 1 else t.expand(2, *t.shape[1:]) for t in example_inputs)
+    if _holds_lists(example_inputs):
+        return example_inputs
+    one = batch_size(example_inputs) == 1
+    return joined([example_inputs] * 2) if one else first_rows(example_inputs, 2)
 
 
-def _run(model: nn.Module, inputs: tuple[Tensor, ...], found: Trace) -> None:
+def _holds_lists(example_inputs: tuple[Any, ...]) -> bool:
+    """Whether an input is a list, as a detector's images are, each without a batch."""
+    return any(isinstance(each, (list, tuple)) for each in example_inputs)
+
+
+def _run(model: nn.Module, inputs: tuple[Any, ...], found: Trace) -> None:
     follower = Follower(model, found)
     watching = _Watching(follower)
     working: list[nn.Module] = [model]

@@ -100,7 +100,7 @@ def quantize_layer(
     weight: FakeQuantizer | None,
     input: FakeQuantizer | None = None,  # noqa: A002 (what the layer calls it)
 ) -> None:
-    """Turns a torch layer into its quantized twin, in place; parameters and hooks stay.
+    """Turns a torch layer into its quantized twin, in place; parameters, hooks and mode stay.
 
     Args:
         layer: Of a type that `QUANTIZED` names, exactly.
@@ -109,8 +109,8 @@ def quantize_layer(
     """
     layer.__class__ = QUANTIZED[type(layer)]
     assert isinstance(layer, QuantizedLayer)
-    layer.weight_quantizer = weight or nn.Identity()
-    layer.input_quantizer = input
+    layer.weight_quantizer = (weight or nn.Identity()).train(layer.training)
+    layer.input_quantizer = input and input.train(layer.training)
 
 
 def output_axis(layer: nn.Module) -> int:
@@ -141,12 +141,13 @@ def layers_left_in_float(model: nn.Module) -> list[str]:
 def described_in_float(model: nn.Module, name: str) -> str:
     """What `layers_left_in_float` names, for a sentence: with its type, which says why it is left.
 
-    A layer of a type in `QUANTIZED` is left because the model does not call it.
+    A layer of a type in `QUANTIZED` is left because the example inputs do not call it: its weight
+    is read elsewhere, or the model takes another way.
     """
     if isinstance(getattr(model, name, None), nn.Parameter):
         return f"the model's own {name!r}"
     kind = type(model.get_submodule(name))
-    return f"{name!r} ({'read, not called' if kind in QUANTIZED else kind.__name__})"
+    return f"{name!r} ({'not called' if kind in QUANTIZED else kind.__name__})"
 
 
 def _tables(module: nn.Module) -> list[str]:

@@ -14,7 +14,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from micronet.errors import QuantizationError
 from micronet.graph.batches import arguments, check_batches
 from micronet.graph.modes import evaluating
+from micronet.quantization.convert import StoredWeight
 from micronet.quantization.fake_quantizer import FakeQuantizer
+from micronet.quantization.layers import quantized_layers
 from micronet.quantization.observation import NotFiniteError
 
 
@@ -59,6 +61,10 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """
     check_batches(batches)
     quantizers = dict(fake_quantizers(model))
+    if any(
+        isinstance(layer.weight_quantizer, StoredWeight) for _, layer in quantized_layers(model)
+    ):
+        raise QuantizationError("The model is converted already; calibrate before that.")
     if not quantizers:
         raise QuantizationError("The model has no quantizers; prepare it before calibration.")
     count = 0

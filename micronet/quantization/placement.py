@@ -308,6 +308,8 @@ def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQ
             call.meta = dict(source.meta)
             source.replace_all_uses_with(call, delete_user_cb=partial(operator.is_not, call))
             quantized.add(call)
+    if quantized:
+        traced.get_submodule(ACTIVATIONS).train(traced.training)
     traced.graph.lint()
     traced.recompile()
 

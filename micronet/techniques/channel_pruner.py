@@ -61,7 +61,10 @@ class ChannelPruner(Pruner):
         from micronet.pruning import apply_plan
         from micronet.pruning.exactness import check_exact
         from micronet.pruning.removal import check_runs
+        from micronet.quantization.layers import quantized_layers
 
+        if any(True for _ in quantized_layers(model)):
+            raise PruningError("The model is quantized already; prune it before.")
         if not has_plain_weights(model):  # and say so once, not for each copy
             model = copy_of(model)
         large, inputs = _on_cpu(model, example_inputs)
@@ -166,11 +169,15 @@ def _on_cpu(
     model: nn.Module, example_inputs: tuple[Tensor, ...]
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A copy to experiment with."""
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
     from micronet.graph.copying import copy_of
     from micronet.graph.example_inputs import check_example_inputs
 
     check_example_inputs(example_inputs, required=True)
-    return copy_of(model).cpu(), tuple(tensor.cpu() for tensor in example_inputs)
+    inputs = tree_map_only(Tensor, Tensor.cpu, example_inputs)
+    return copy_of(model).cpu(), inputs
 
 
 def _more(group: Group, counts: dict[Group, int], misfit: Misfit) -> dict[Group, int]:

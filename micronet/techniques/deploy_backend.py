@@ -122,17 +122,18 @@ class Runner(ABC):
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The model's outputs, in the structure that the model gives.
 
         Args:
             inputs: What the model's forward takes, with numpy arrays for tensors; dimensions that
                 the signature calls free may have any size.
+            named: The same by the names of forward's arguments.
 
         Raises:
             DeployError: They are not what the signature says, or the engine can't run on them.
         """
-        return self.signature.structured(self.run(self.signature.arrays(inputs)))
+        return self.signature.structured(self.run(self.signature.arrays(inputs, named)))
 
     @abstractmethod
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:

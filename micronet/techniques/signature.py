@@ -128,17 +128,27 @@ class Signature:
         outputs = self.output_specs
         return bool(outputs) and all(spec.has_batch for spec in outputs)
 
-    def arrays(self, inputs: Sequence[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(
+        self, inputs: Sequence[Any], named: Mapping[str, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """The arrays of an engine's call by name, from what the model takes.
+
+        Args:
+            inputs: The first arguments of its forward.
+            named: Others, by their names.
 
         Raises:
             DeployError: They are not what the model takes; the message names the first that isn't.
         """
-        if len(inputs) != len(self.inputs.parts):
+        named = dict(named or {})
+        others = [named.pop(str(key)) for key in self.inputs.keys[len(inputs) :] if key in named]
+        inputs = [*inputs, *others]
+        if named or len(inputs) != len(self.inputs.parts):
             takes = "; ".join(f"{spec.name}: {spec}" for spec in self.input_specs)
             count = len(self.inputs.parts)
+            got = f"{len(inputs)}" if not named else f"{min(named)!r} beside them"
             raise DeployError(
-                f"The model takes {count} input{'s' * (count != 1)} ({takes}), got {len(inputs)}."
+                f"The model takes {count} input{'s' * (count != 1)} ({takes}), got {got}."
             )
         given = structure.matching(self.inputs, tuple(inputs), "", _refuse)
         sizes: dict[str, tuple[str, int]] = {}

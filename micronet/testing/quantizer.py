@@ -165,6 +165,16 @@ def evaluates_without_changing(case: QuantizerCase) -> str | None:
     return _sentence(difference(before, state_of(case.trained)), "after a pass in eval mode,")
 
 
+@QUANTIZER.contract(
+    "Put new modules into the mode of their layer, `quantizer.train(layer.training)`."
+)
+def keeps_the_mode(case: QuantizerCase) -> str | None:
+    """A model that is prepared in eval mode is in eval mode, quantizers and all, until training."""
+    prepared = case.technique.prepare(network().eval(), case.example_inputs)
+    training = [name for name, module in prepared.named_modules() if module.training]
+    return f"{training[0]!r} is in train mode." if training else None
+
+
 @QUANTIZER.contract("Keep in a quantizer nothing that can't be copied, such as a closure or hook.")
 def copies_deeply(case: QuantizerCase) -> str | None:
     """A deep copy computes the same, and shares nothing."""

@@ -174,7 +174,7 @@ class IAO(Quantizer):
             assert isinstance(bn, _BatchNorm)
             quantizer = FoldedWeightQuantizer(layer, bn, **self._weight_options(axis=None))
             quantizer.observe(weight_of(layer).detach())
-            layer.weight_quantizer = quantizer
+            layer.weight_quantizer = quantizer.train(layer.training)
             if self.fold_bn == "batch":
                 layer.register_forward_pre_hook(observe_batch_variance)
 

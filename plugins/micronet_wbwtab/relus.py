@@ -35,7 +35,8 @@ def replace_relus(model: nn.Module, example_inputs: tuple[Tensor, ...], *, last:
     end = len(order) if last else order.index(weighted[-1])
     relus = [name for name in order[start:end] if isinstance(model.get_submodule(name), _RELUS)]
     for name in relus:
-        model.set_submodule(name, BinaryActivation())
+        mode = model.get_submodule(name).training
+        model.set_submodule(name, BinaryActivation().train(mode))
     if not (relus or example_inputs):
         warnings.warn(
             f"{type(model).__name__} has no ReLU module between its first and its last layer, so "

@@ -246,6 +246,38 @@ def test_a_table_of_one_row_that_is_no_batch_is_refused_with_the_remedy(tmp_path
     export_onnx(Anchored(), (tensor(2, 3, 8, 8), tensor(1, 2)), path)
 
 
+def test_an_engine_takes_its_inputs_by_name_too(tmp_path):
+    backend = registry.create("deploy_backend", "onnxruntime")
+    engine = backend.load(backend.export(TwoTowers(), (tensor(2, 3), tensor(2, 4)), tmp_path))
+    left, right = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    for found in (engine(right=right, left=left), engine(left, right=right)):
+        assert [each.shape for each in found] == [(2, 3), (2, 4)]
+    with pytest.raises(DeployError, match=r"The model takes 2 inputs .* got 'top' beside them"):
+        engine(left, right, top=right)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_in_a_type_that_engines_lack_is_refused(dtype, tmp_path):
+    model = nn.Conv2d(3, 4, 3).to(dtype)
+    with pytest.raises(DeployError, match=r"'weight' is \w+, which engines don't compute in"):
+        export_onnx(model, (tensor(2, 3, 8, 8).to(dtype),), tmp_path / "m.onnx")
+
+
+class Autocast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.conv(x).float()
+
+
+def test_a_model_under_autocast_is_refused(tmp_path):
+    with pytest.raises(DeployError, match="Autocast computes in bfloat16, as under autocast"):
+        export_onnx(Autocast(), (tensor(2, 3, 8, 8),), tmp_path / "m.onnx")
+
+
 class One(nn.Module):
     def forward(self, x):
         return x * 2

@@ -93,6 +93,39 @@ def test_a_model_that_fails_on_its_example_inputs_says_so():
         check_same_function(nn.Conv2d(5, 1, 1), nn.Conv2d(5, 1, 1), (X,), what="Nothing")
 
 
+class InSixteenBits(nn.Module):
+    """Computes in bfloat16 for itself, and in float32 for whoever reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            *(m for _ in range(3) for m in (nn.Conv2d(3, 3, 3), with_statistics(nn.BatchNorm2d(3))))
+        )
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.body(x)
+        return self.head(x.float().mean((2, 3)))
+
+
+def test_a_fold_in_a_model_that_computes_in_sixteen_bits_is_let_through():
+    fused = create("fuser", "bn").fuse(InSixteenBits().eval(), (X,))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+
+
+def test_a_wrong_fold_in_such_a_model_is_caught(monkeypatch):
+    monkeypatch.setattr(pairs, "_is_batch_norm", lambda m: isinstance(m, nn.BatchNorm2d))
+    model = InSixteenBits().eval()
+    model.body[1] = with_statistics(type("Negated", (nn.BatchNorm2d,), {"forward": _negated})(3))
+    with pytest.raises(ChangedFunctionError):
+        create("fuser", "bn").fuse(model, (X,))
+
+
+def _negated(self, x):
+    return -nn.BatchNorm2d.forward(self, x)
+
+
 class Amplifying(nn.Module):
     """Makes of a weight's last bit what another network makes of another weight."""
 

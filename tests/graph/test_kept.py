@@ -12,6 +12,7 @@ import pytest
 import torch
 from constructs import NETS, OwnSwish, X, conv, fused, prepared, settled, snr
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from micronet.errors import MicronetError, PruningError
 from micronet.graph import SpecializationError, TracingError, graphs, trace
@@ -163,6 +164,56 @@ class InAList(nn.Module):
 def test_a_layer_that_no_module_holds_is_told():
     with pytest.warns(UserWarning, match="a Conv2d that is none of its submodules, .*ModuleList"):
         prepared(InAList())
+
+
+@pytest.mark.parametrize("quantizer", ["iao", "dorefa", "wbwtab"])
+def test_a_model_prepared_in_eval_mode_changes_no_range_until_it_trains(quantizer):
+    technique = create("quantizer", quantizer)
+    model = nn.Sequential(conv(), nn.ReLU(), conv(8, 8), nn.ReLU(), conv(8, 4)).eval()
+    ready = technique.prepare(model, (X,))
+    if technique.needs_data:
+        technique.calibrate(ready, [X])
+    assert not any(module.training for module in ready.modules())
+    before = ready(X)
+    ready(100 * X)
+    assert torch.equal(ready(X), before)
+    assert all(module.training for module in ready.train().modules())
+
+
+class WithSwitch(nn.Module):
+    """Keyword-only and numpy arguments, any number of inputs, and an attribute that it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.tau = conv(), conv(), 1.0
+        self.half = np.float32(0.5)
+
+    def forward(self, *xs, normalize=True):
+        first, *others = xs
+        y = self.a(first) / self.tau + sum(self.b(x) for x in others)
+        return F.normalize(y * self.half, dim=1) if normalize else y
+
+
+def test_keyword_only_arguments_and_any_number_of_inputs_are_kept():
+    model = WithSwitch().eval()
+    ready = create("quantizer", "iao").prepare(model, (X, X))
+    assert [name for name, _ in graphs(ready)] == [""]
+    for _, quantizer in fake_quantizers(ready):
+        quantizer.mode = "off"
+    assert torch.allclose(ready(X, X, normalize=True), model(X, X), atol=1e-6)
+    with pytest.raises(SpecializationError, match="argument 'normalize' was True; now it is False"):
+        ready(X, X, normalize=False)
+
+
+def test_a_change_of_an_attribute_that_a_graph_may_have_read_is_told():
+    ready = create("quantizer", "iao").prepare(WithSwitch().eval(), (X, X))
+    with pytest.warns(UserWarning, match="was followed with 'tau' at 1.0; where it reads that"):
+        ready.tau = 4.0
+
+
+def test_a_tensor_for_an_argument_that_was_left_out_is_told_in_a_line():
+    with pytest.raises(SpecializationError, match=r"was None; now it is a tensor \[4\], so"):
+        prepared(WithFlags())(X, torch.zeros(4))
 
 
 class CompletedAtFirst(nn.Module):

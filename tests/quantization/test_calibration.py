@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from micronet.errors import QuantizationError
 from micronet.quantization import fake_quantizers, is_ready
+from micronet.registry import create
 
 
 def parameters_and_statistics(model):
@@ -182,3 +183,11 @@ def test_parts_that_may_be_inputs_or_targets_are_refused(images, iao):
     prepared = iao().prepare(TwoImages(), (images, images))
     with pytest.raises(QuantizationError, match=r"left, right and, if given, targets.*dictionary"):
         iao().calibrate(prepared, [(images, images, torch.arange(8))])
+
+
+def test_a_converted_model_is_told_to_be_calibrated_before(small_net, images):
+    quantizer = create("quantizer", "iao")
+    prepared = quantizer.prepare(small_net, (images,))
+    quantizer.calibrate(prepared, [images])
+    with pytest.raises(QuantizationError, match="converted already; calibrate before that"):
+        quantizer.calibrate(quantizer.convert(prepared), [images])

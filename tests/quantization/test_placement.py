@@ -271,7 +271,7 @@ def test_weights_that_stay_in_float_are_named_with_what_they_are(images, inputs,
 
 
 def test_a_layer_that_is_not_called_is_named_as_such(images, iao):
-    with pytest.warns(UserWarning, match=r"'read' \(read, not called\)"):
+    with pytest.warns(UserWarning, match=r"'read' \(not called\)"):
         iao().prepare(Embedding(), (images,))
 
 

@@ -172,6 +172,7 @@ def inexportable(_kind):
         ("quantizes_weights_or_activations", DoesNothing()),
         ("gives_finite_gradients", altered(IAO, in_class("fake_quantize", no_gradient))),
         ("evaluates_without_changing", altered(IAO, in_class("fake_quantize", drifting))),
+        ("keeps_the_mode", altered(IAO, nn.Module.train)),
         ("freezes", altered(IAO, in_class("fake_quantize", drifting))),
         ("copies_deeply", altered(IAO, in_class("__deepcopy__", uncopyable))),
         ("reloads", altered(IAO, unsaved_scales)),
