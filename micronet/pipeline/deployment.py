@@ -133,10 +133,10 @@ def build_engine(
     if parity.top1 < step.min_parity or not finite:
         worst = worst_images(simulated, outputs)
         images = torch.stack([test_set[int(place)][0] for place in worst])
-        infinite = "" if finite else " The engine gives NaN or Inf where the simulation does not."
+        infinite = f" One side alone gives NaN or Inf for test image {worst[0]}."
         raise DeployError(
             f"{step.backend} and the simulated model agree on {parity.top1:.2%} of {len(outputs)} "
-            f"test images; min_parity is {step.min_parity:.2%}.{infinite} "
+            f"test images; min_parity is {step.min_parity:.2%}.{'' if finite else infinite} "
             f"{where_they_part(model, backend, images, dynamic=_dynamic(step))}"
         )
     return Engine(artifact, runner, outputs, parity)

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from micronet.errors import MicronetError, RunError
-from micronet.pipeline.context import Context, start_model
-from micronet.pipeline.data import check_model, checked_sets
+from micronet.errors import MicronetError, RunError, describe_error
+from micronet.pipeline.context import Context
+from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
 from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.progress import Reporter
@@ -56,9 +56,8 @@ def run(
         if main:
             _open(folder, resolved, accelerator, reporter, fresh=fresh)
         accelerator.wait_for_everyone()
-        train_set, test_set = checked_sets(resolved.load_data(), resolved.recipe.data.name)
-        context = Context(resolved, folder, accelerator, train_set, test_set)
-        check_model(start_model(resolved), resolved.recipe.model.name, context.example_inputs)
+        sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
+        context = Context(resolved, folder, accelerator, *sets).checked()
         first = 0 if isinstance(context.steps[0], Train) else -1
         for index in range(first, len(context.steps)):
             _step(context, index, reporter)
@@ -109,6 +108,10 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
             record = take_step(context, index, bar)
     except MicronetError:
         raise
+    except (SystemExit, GeneratorExit) as error:  # the run would end with no word
+        raise RunError(
+            f"Step {name}: the model or a technique fails: {describe_error(error)}."
+        ) from error
     except Exception:  # a plugin, or a model, may raise anything
         reporter.say(f"{title}  failed")
         raise

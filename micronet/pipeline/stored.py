@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, open_run
-from micronet.pipeline.data import Sets, check_model, checked_sets
+from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Recipe
@@ -74,7 +74,8 @@ def find(path: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> St
         model = load_packed(path).to(accelerator.device)
         stored = Stored(path, path.parent, step, recipe, model, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
-        check_model(model, recipe.model.name, images)
+        classes = check_model(model, recipe.model.name, images)
+        stored = attrs.evolve(stored, sets=with_classes(sets, classes))
     else:
         raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):
