@@ -21,6 +21,7 @@ from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Ste
 from micronet.recipe.file import read
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.storage.weights import fill, load_state
+from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import channels_last
 
 START = "00-model"
@@ -143,7 +144,7 @@ def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) ->
     # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
     resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
-    return Context(resolved, RunFolder(run), Accelerator(cpu=cpu), *sets).checked()
+    return Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets).checked()
 
 
 def start_model(resolved: Resolved) -> nn.Module:

@@ -20,6 +20,7 @@ from micronet.pipeline.results import Results
 from micronet.pipeline.steps import take_step
 from micronet.recipe import Recipe, Train, technique_of, to_plain
 from micronet.recipe.resolution import Resolved, resolve
+from micronet.training.accelerator import ignored_variables, make_accelerator
 from micronet.training.loop import deterministic
 from micronet.training.memory import keep_freed_memory
 
@@ -46,7 +47,8 @@ def run(
     """
     resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe)
     # Told to use none, several processes find each other on a machine without a GPU too.
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
+    cpu = cpu or not torch.accelerator.is_available()
+    accelerator = make_accelerator(cpu=cpu, quiet=quiet)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     main = accelerator.is_main_process
@@ -54,7 +56,7 @@ def run(
     folder = RunFolder(Path(out))
     with folder.locked() if main else contextlib.nullcontext(), deterministic():
         if main:
-            _open(folder, resolved, accelerator, reporter, fresh=fresh)
+            _open(folder, resolved, accelerator, reporter, cpu=cpu, fresh=fresh)
         accelerator.wait_for_everyone()
         sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
         context = Context(resolved, folder, accelerator, *sets).checked()
@@ -70,6 +72,7 @@ def _open(
     accelerator: Accelerator,
     reporter: Reporter,
     *,
+    cpu: bool,
     fresh: bool,
 ) -> None:
     here = environment(
@@ -78,6 +81,7 @@ def _open(
         device=str(accelerator.device),
         code=resolved.code,
         weights=resolved.weights,
+        ignored=ignored_variables(cpu=cpu),
     )
     before = None if fresh else folder.environment()
     if before is not None and before.get("weights", here["weights"]) != here["weights"]:

@@ -16,6 +16,7 @@ from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Recipe
 from micronet.recipe.resolution import resolve_data
+from micronet.training.accelerator import make_accelerator
 
 
 @attrs.frozen
@@ -70,7 +71,7 @@ def find(path: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> St
     elif path.is_file():
         recipe = packed_recipe(path)
         sets = sets or checked_sets(resolve_data(recipe.data)(), recipe.data.name)
-        accelerator = Accelerator(cpu=cpu)
+        accelerator = make_accelerator(cpu=cpu)
         model = load_packed(path).to(accelerator.device)
         stored = Stored(path, path.parent, step, recipe, model, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
