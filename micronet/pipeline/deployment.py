@@ -99,6 +99,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             latency_ms=ms,
             float_latency_ms=float_ms,
             speedup=float_ms / ms,
+            disturbed=timing.disturbed,
             parity_top1=engine.parity.top1,
             parity_max_error=engine.parity.max_error,
             parity_mean_error=engine.parity.mean_error,
