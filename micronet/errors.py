@@ -5,7 +5,8 @@ what to do. The command line prints it and exits with 2; Python code catches `Mi
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MicronetError(Exception):
@@ -73,3 +74,19 @@ def describe_error(error: BaseException) -> str:
     """Another's error as the tail of a sentence: its type, and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+@contextmanager
+def blaming(what: str, kind: type[MicronetError] = DataError) -> Iterator[None]:
+    """Tells whatever a user's code raises as its fault, a `sys.exit` too; an interrupt passes.
+
+    Args:
+        what: How the sentence begins, as in `shop:data fails`.
+        kind: The error to raise.
+    """
+    try:
+        yield
+    except (MicronetError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a user's code may raise anything
+        raise kind(f"{what}: {describe_error(error)}.") from error

@@ -108,21 +108,25 @@ def bench(
 ) -> None:
     """Time a deployed model and the float model it came from, in turns; needs no torch."""
     from micronet.deployment.bench import bench as measured
+    from micronet.deployment.timing import LEGEND, MARK
 
     done = measured(artifact, threads=threads, batch=batch)
     tell(done.remarks)
     if as_json:
         print_json(attrs.asdict(done))
         return
-    rows = [["deployed", *_times(done.latency)]]
+    mark = MARK if done.disturbed else ""
+    rows = [["deployed", *_times(done.latency, mark)]]
     if done.float_latency is not None:
-        rows.append(["float", *_times(done.float_latency)])
+        rows.append(["float", *_times(done.float_latency, mark)])
     images = "no batch" if done.batch is None else f"batch {done.batch}"
     print(f"{done.artifact}: {done.engine}, {images}, {done.rounds} calls in turns")
     print(f"Takes {'; '.join(done.inputs)}\nGives {'; '.join(done.outputs)}\n")
     print_table(["Model", "p50 (ms)", "p90 (ms)", "p99 (ms)", "Images/s"], rows)
     if done.speedup is not None:
-        print(f"Speed-up: {done.speedup:.2f}x")
+        print(f"Speed-up: {done.speedup:.2f}x{mark}")
+    if done.disturbed:
+        print(LEGEND)
 
 
 def evaluate(
@@ -202,6 +206,7 @@ def _parity(parity: Parity) -> list[list[str]]:
     ]
 
 
-def _times(latency: Latency) -> list[str]:
+def _times(latency: Latency, mark: str) -> list[str]:
     times = (latency.p50_ms, latency.p90_ms, latency.p99_ms)
-    return [*(f"{time:.3g}" for time in times), f"{latency.images_per_second:.0f}"]
+    figures = [*(f"{time:.3g}" for time in times), f"{latency.images_per_second:.0f}"]
+    return [figure + mark for figure in figures]

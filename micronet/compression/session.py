@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from micronet import registry
 from micronet.compression import cards
+from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import Images, TrainingOptions, accuracy, channels_last, train
 from micronet.training.memory import keep_freed_memory
 
@@ -38,7 +39,7 @@ class Session:
             RunError: The card is not there.
         """
         cards.choose(arguments)
-        accelerator = Accelerator(cpu=arguments.cpu)
+        accelerator = make_accelerator(cpu=arguments.cpu)
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(_SEED)

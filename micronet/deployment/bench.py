@@ -51,7 +51,7 @@ class Bench:
         float_latency: Of the float model on the same engine, its calls between those; `None` if
             the folder holds none.
         speedup: Median of the float model over that of the deployed one.
-        waiting: As `micronet.deployment.timing.Timing` has it.
+        waiting, disturbed: As `micronet.deployment.timing.Timing` has them.
         remarks: What a user should hear, a sentence each.
     """
 
@@ -66,6 +66,7 @@ class Bench:
     float_latency: Latency | None
     speedup: float | None
     waiting: float
+    disturbed: bool
     remarks: tuple[str, ...]
 
 
@@ -113,6 +114,7 @@ def bench(directory: Path | str, *, threads: int | None = None, batch: int = 1) 
         float_latency,
         float_latency.p50_ms / latencies[0].p50_ms if float_latency else None,
         timing.waiting,
+        timing.disturbed,
         (timing.warning,) if timing.disturbed else (),
     )
 

@@ -10,6 +10,10 @@ from pathlib import Path
 import attrs
 import numpy as np
 
+MARK = "*"
+"""Behind a figure that does not stand for itself."""
+
+LEGEND = f"Figures with {MARK} were timed on a busy machine: do not trust them."
 _QUIET = 0.2
 
 

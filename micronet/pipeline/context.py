@@ -12,15 +12,17 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.pipeline.data import Sets, check_model, checked_sets
+from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
 from micronet.pipeline.folder import START, RunFolder, step_name
 from micronet.pipeline.results import Row
+from micronet.pipeline.samples import Samples
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
 from micronet.recipe.file import read
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.storage.weights import fill, load_state
-from micronet.training.loop import Images, channels_last
+from micronet.training.accelerator import make_accelerator
+from micronet.training.loop import channels_last
 
 
 @attrs.frozen
@@ -30,8 +32,8 @@ class Context:
     resolved: Resolved
     folder: RunFolder
     accelerator: Accelerator
-    train_set: Images
-    test_set: Images
+    train_set: Samples
+    test_set: Samples
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -41,6 +43,13 @@ class Context:
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two training images, on the CPU."""
         return (torch.stack([self.train_set[index][0] for index in (0, 1)]),)
+
+    def checked(self) -> Context:
+        """The same, once the recipe's first model has run on its images, with labels it knows."""
+        name = self.resolved.recipe.model.name
+        classes = check_model(start_model(self.resolved), name, self.example_inputs)
+        train_set, test_set = with_classes((self.train_set, self.test_set), classes)
+        return attrs.evolve(self, train_set=train_set, test_set=test_set)
 
     def technique(self, index: int) -> Any:
         return self.resolved.techniques[index]
@@ -135,9 +144,7 @@ def open_run(
     recipe = attrs.evolve(recipe, steps=steps, weights=None)
     resolved = resolve(recipe, source, imports=imports)
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
-    context = Context(resolved, RunFolder(run), Accelerator(cpu=cpu), *sets)
-    check_model(start_model(resolved), resolved.recipe.model.name, context.example_inputs)
-    return context
+    return Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets).checked()
 
 
 def start_model(resolved: Resolved) -> nn.Module:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from micronet.errors import DataError, MicronetError, RunError, describe_error
+from micronet.errors import DataError, RunError, blaming
 from micronet.graph.modes import evaluating
-from micronet.training.loop import Images
+from micronet.pipeline.samples import Samples, kind_of, type_of
 
-Sets = tuple[Images, Images]
+Sets = tuple[Samples, Samples]
 
 
 def checked_sets(loaded: Any, name: str) -> Sets:
     """The training and the test set, if that is what a recipe's data gave.
 
-    Their first two and last images are looked at; the rest is met by the steps.
+    Their first two and last images are looked at here, the others as they are read.
 
     Args:
         loaded: What `data` returned.
@@ -28,86 +28,49 @@ def checked_sets(loaded: Any, name: str) -> Sets:
         DataError: It is no pair of data sets, or they can't be trained with.
     """
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:  # noqa: PLR2004
-        found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else _kind(loaded)
+        found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else kind_of(loaded)
         raise DataError(f"data {name} must return two data sets, (train, test), got {found}.")
-    train, test = loaded
-    shape = _checked_shape(train, f"The training set of {name}")
-    test_shape = _checked_shape(test, f"The test set of {name}")
-    if shape != test_shape:
+    train = Samples.of(loaded[0], f"The training set of {name}")
+    test = Samples.of(loaded[1], f"The test set of {name}")
+    for samples in (train, test):
+        for index in (1, len(samples) - 1):
+            samples[index]
+    if train.shape != test.shape:
         raise DataError(
-            f"The images of {name} must all have one shape, got {_shape(shape)} for training and "
-            f"{_shape(test_shape)} for the test."
+            f"The images of {name} must all have one shape, got {list(train.shape)} for training "
+            f"and {list(test.shape)} for the test."
+        )
+    if train.dtype != test.dtype:
+        raise DataError(
+            f"The images of {name} must all have one type, got {type_of(train.dtype)} for "
+            f"training and {type_of(test.dtype)} for the test."
         )
     return train, test
 
 
+def with_classes(sets: Sets, classes: int) -> Sets:
+    """The same sets; a label that is none of the model's classes is an error from now on."""
+    train, test = sets
+    return attrs.evolve(train, classes=classes), attrs.evolve(test, classes=classes)
+
+
 @torch.no_grad()
-def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...]) -> None:
+def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...]) -> int:
     """Runs a model once, on a batch of the training set.
+
+    Returns:
+        How many classes it has.
 
     Raises:
         RunError: It raises something, or gives no logits [batch, classes].
     """
     (images,) = example_inputs
-    with evaluating(model):
-        try:
-            logits = model(images)
-        except MicronetError:
-            raise
-        except Exception as error:  # a user's model may raise anything
-            raise RunError(
-                f"model {name} fails on images {_shape(images.shape)}: {describe_error(error)}."
-            ) from error
+    with (
+        evaluating(model),
+        blaming(f"model {name} fails on images {list(images.shape)}", RunError),
+    ):
+        logits = model(images)
     if not isinstance(logits, Tensor) or logits.dim() != 2:  # noqa: PLR2004
-        found = _shape(logits.shape) if isinstance(logits, Tensor) else _kind(logits)
+        found = str(list(logits.shape)) if isinstance(logits, Tensor) else kind_of(logits)
         raise RunError(f"model {name} must give logits [batch, classes], got {found}.")
-
-
-def _checked_shape(data: Any, name: str) -> torch.Size:
-    """The shape of the images of a data set that looks as it must."""
-    if isinstance(data, DataLoader):
-        raise DataError(f"{name} must be a data set, got a DataLoader; give its .dataset.")
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-        raise DataError(f"{name} must have a length and indices, got {_kind(data)}.")
-    if len(data) < 2:  # noqa: PLR2004
-        raise DataError(f"{name} must hold two images or more, got {len(data)}.")
-    shapes = [_image(data, index, name).shape for index in (0, 1, len(data) - 1)]
-    for shape in shapes:
-        if shape != shapes[0]:
-            raise DataError(
-                f"{name} must give images of one shape, got {_shape(shapes[0])} and "
-                f"{_shape(shape)}."
-            )
-    return shapes[0]
-
-
-def _image(data: Any, index: int, name: str) -> Tensor:
-    try:
-        sample = data[index]
-    except MicronetError:
-        raise
-    except Exception as error:  # a user's data set may raise anything
-        raise DataError(f"{name} gives no image {index}: {describe_error(error)}.") from error
-    if not isinstance(sample, (tuple, list)) or len(sample) != 2:  # noqa: PLR2004
-        raise DataError(f"{name} must give (image, label), got {_kind(sample)}.")
-    image, label = sample
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        raise DataError(f"{name} must give (float tensor, label), got {_kind(image)}.")
-    number = label.item() if isinstance(label, Tensor) and label.dim() == 0 else label
-    if isinstance(number, (bool, Tensor)) or not hasattr(number, "__index__") or number < 0:
-        raise DataError(
-            f"{name} must give a class's number, 0 or more, as the label, got {label!r}."
-        )
-    return image
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"an object of type {type(value).__name__}"
-
-
-def _shape(shape: torch.Size) -> str:
-    return str(list(shape))
+    return logits.shape[1]

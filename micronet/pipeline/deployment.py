@@ -99,6 +99,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             latency_ms=ms,
             float_latency_ms=float_ms,
             speedup=float_ms / ms,
+            disturbed=timing.disturbed,
             parity_top1=engine.parity.top1,
             parity_max_error=engine.parity.max_error,
             parity_mean_error=engine.parity.mean_error,
@@ -133,10 +134,10 @@ def build_engine(
     if parity.top1 < step.min_parity or not finite:
         worst = worst_images(simulated, outputs)
         images = torch.stack([test_set[int(place)][0] for place in worst])
-        infinite = "" if finite else " The engine gives NaN or Inf where the simulation does not."
+        infinite = f" One side alone gives NaN or Inf for test image {worst[0]}."
         raise DeployError(
             f"{step.backend} and the simulated model agree on {parity.top1:.2%} of {len(outputs)} "
-            f"test images; min_parity is {step.min_parity:.2%}.{infinite} "
+            f"test images; min_parity is {step.min_parity:.2%}.{'' if finite else infinite} "
             f"{where_they_part(model, backend, images, dynamic=_dynamic(step))}"
         )
     return Engine(artifact, runner, outputs, parity)

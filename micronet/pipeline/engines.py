@@ -7,13 +7,14 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
 from micronet.deployment.engine import load_engine
 from micronet.deployment.parity import Parity, compare
 from micronet.errors import DataError, DeployError, RecipeError
-from micronet.pipeline.data import checked_sets
+from micronet.pipeline.data import checked_sets, with_classes
 from micronet.pipeline.deployment import (
     FLOAT,
     build_engine,
@@ -28,6 +29,7 @@ from micronet.recipe.resolution import resolve_data, resolve_deployment
 from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact
 from micronet.techniques.deploy_backend import CARD
+from micronet.training.loop import first_without_class
 
 
 @attrs.frozen
@@ -168,8 +170,11 @@ def evaluate_artifact(
             remarks.append(f"Compared with no torch model: {error} --against may name one.")
     with _reporter().step(artifact.backend) as bar:
         outputs = run_engine(runner, artifact, sets[1], bar)
+    if (place := first_without_class(torch.from_numpy(outputs))) is not None:
+        raise DeployError(f"{directory} gives NaN or Inf for test image {place}, so no class.")
     if stored is None:
-        labels = np.array([int(sets[1][place][1]) for place in range(len(outputs))])
+        _, test_set = with_classes(sets, outputs.shape[1])
+        labels = np.array([test_set[place][1] for place in range(len(outputs))])
         return Evaluation(len(labels), _accuracy(outputs, labels), remarks=tuple(remarks))
     simulated, labels = simulate(stored.model, sets[1], accelerator=stored.accelerator)
     if simulated.shape != outputs.shape:

@@ -10,11 +10,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""By these, kernels compute otherwise, below all that micronet could set."""
 _PACKAGES = ("micronet", "torch", "torchvision", "accelerate", "numpy", "onnx", "onnxruntime")
 
 
 def environment(
-    *, seed: int, processes: int, device: str, code: Mapping[str, Path], weights: Path | None
+    *,
+    seed: int,
+    processes: int,
+    device: str,
+    code: Mapping[str, Path],
+    weights: Path | None,
+    ignored: Mapping[str, str],
 ) -> dict[str, Any]:
     """Versions, seed, hardware and the user's own files, as JSON knows them.
 
@@ -24,6 +43,7 @@ def environment(
         device: Where the model is.
         code: The user's own modules, by their names in the recipe.
         weights: The file that the model starts from.
+        ignored: Variables that were set and not heeded.
     """
     import torch
 
@@ -39,26 +59,37 @@ def environment(
         "processes": processes,
         "code": {name: _hash(file) for name, file in code.items()},
         "weights": None if weights is None else _hash(weights),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "ignored": dict(ignored),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What of it differs, in words; the weights are not among it."""
-    flat_before, flat_now = _flat(before), _flat(now)
-    versions = [
-        f"{key} was {flat_before.get(key)}, is now {value}"
-        for key, value in flat_now.items()
-        if flat_before.get(key) != value
+    old, new = _flat(before), _flat(now)
+    values = [
+        f"{key} was {_told(old.get(key))}, is now {_told(new.get(key))}"
+        for key in {**new, **old}
+        if old.get(key) != new.get(key)
     ]
     old_code = before.get("code", {})
     code = [f"the code of {n} has changed" for n, h in now["code"].items() if old_code.get(n) != h]
-    return versions + code
+    return values + code
 
 
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
-    others = {k: v for k, v in environment.items() if k not in ("packages", "code", "weights")}
-    return {**environment.get("packages", {}), **others}
+    apart = ("packages", "variables", "ignored", "code", "weights")
+    return {
+        **environment.get("packages", {}),
+        **{key: value for key, value in environment.items() if key not in apart},
+        **environment.get("variables", {}),
+        **{f"{name} (ignored)": value for name, value in environment.get("ignored", {}).items()},
+    }
+
+
+def _told(value: Any) -> str:
+    return "not there" if value is None else str(value)
 
 
 def _hash(file: Path) -> str:

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from micronet.deployment.timing import MARK
 from micronet.pipeline.results import Row
 
 
@@ -66,7 +67,7 @@ class Reporter:
             if row.size_mb is not None:
                 parts.append(f"{row.size_mb:.3g} MB")
             if row.latency_ms is not None:
-                parts.append(f"{row.latency_ms:.3g} ms")
+                parts.append(f"{row.latency_ms:.3g}{MARK if row.disturbed else ''} ms")
         self.say("  ".join([*parts, f"{seconds:.1f} s"]))
 
 

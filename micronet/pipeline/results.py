@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+
+from micronet.deployment.timing import LEGEND, MARK
 
 SCHEMA = 1
 _FLOAT_BITS = 32
@@ -30,6 +32,8 @@ class Row:
         latency_ms: Median milliseconds of one call of the engine.
         float_latency_ms: The same for the float model on the same engine.
         speedup: float_latency_ms / latency_ms.
+        disturbed: Whether the machine was so busy that these times are not the engine's own;
+            `None` also where an earlier version has not kept it.
         parity_top1: Fraction of test images on which engine and simulation agree.
         parity_max_error: Largest difference of an output between the two, in steps of the output;
             see `micronet.deployment.parity.Parity`.
@@ -51,6 +55,7 @@ class Row:
     latency_ms: float | None = None
     float_latency_ms: float | None = None
     speedup: float | None = None
+    disturbed: bool | None = None
     parity_top1: float | None = None
     parity_max_error: float | None = None
     parity_mean_error: float | None = None
@@ -70,8 +75,9 @@ class Results:
 
     @property
     def notes(self) -> list[str]:
-        """Every row's notes, with the name of its step."""
-        return [f"{row.step}: {note}" for row in self.rows for note in row.notes]
+        """Every row's notes, with the name of its step, and what the table's mark means."""
+        notes = [f"{row.step}: {note}" for row in self.rows for note in row.notes]
+        return [*notes, LEGEND] if any(row.disturbed for row in self.rows) else notes
 
     def cells(
         self, *, steps: bool = True, engines: bool = True, types: bool = True
@@ -91,13 +97,7 @@ class Results:
             columns = [*columns, *_ENGINE_COLUMNS]
         return [
             [title for _, title, _ in columns],
-            *(
-                [
-                    "-" if getattr(row, name) is None else form(getattr(row, name))
-                    for name, _, form in columns
-                ]
-                for row in rows
-            ),
+            *([_cell(row, name, form) for name, _, form in columns] for row in rows),
         ]
 
     def to_markdown(self) -> str:
@@ -105,6 +105,13 @@ class Results:
         lines = [header, ["---"] * len(header), *body]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         return table + "".join(f"\n{note}\n" for note in self.notes)
+
+
+def _cell(row: Row, name: str, form: Callable[[Any], str]) -> str:
+    value = getattr(row, name)
+    if value is None:
+        return "-"
+    return form(value) + MARK if row.disturbed and name in _TIMED else form(value)
 
 
 def _bits(value: float) -> str:
@@ -138,4 +145,5 @@ _ENGINE_COLUMNS: list[tuple[str, str, Any]] = [
     ("parity_top1", "Parity", _percent),
     ("parity_mean_error", "Error (steps)", _figures),
 ]
+_TIMED = {"latency_ms", "float_latency_ms", "speedup"}
 _NAMES = {"step", "type", "accuracy", "loss"}

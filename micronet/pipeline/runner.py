@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from micronet.errors import MicronetError, RunError
-from micronet.pipeline.context import Context, start_model
-from micronet.pipeline.data import check_model, checked_sets
+from micronet.errors import MicronetError, RunError, describe_error
+from micronet.pipeline.context import Context
+from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
 from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.progress import Reporter
@@ -20,6 +20,7 @@ from micronet.pipeline.results import Results
 from micronet.pipeline.steps import take_step
 from micronet.recipe import Recipe, Train, technique_of, to_plain
 from micronet.recipe.resolution import Resolved, resolve
+from micronet.training.accelerator import ignored_variables, make_accelerator
 from micronet.training.loop import deterministic
 from micronet.training.memory import keep_freed_memory
 
@@ -46,7 +47,8 @@ def run(
     """
     resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe)
     # Told to use none, several processes find each other on a machine without a GPU too.
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
+    cpu = cpu or not torch.accelerator.is_available()
+    accelerator = make_accelerator(cpu=cpu, quiet=quiet)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     main = accelerator.is_main_process
@@ -54,11 +56,10 @@ def run(
     folder = RunFolder(Path(out))
     with folder.locked() if main else contextlib.nullcontext(), deterministic():
         if main:
-            _open(folder, resolved, accelerator, reporter, fresh=fresh)
+            _open(folder, resolved, accelerator, reporter, cpu=cpu, fresh=fresh)
         accelerator.wait_for_everyone()
-        train_set, test_set = checked_sets(resolved.load_data(), resolved.recipe.data.name)
-        context = Context(resolved, folder, accelerator, train_set, test_set)
-        check_model(start_model(resolved), resolved.recipe.model.name, context.example_inputs)
+        sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
+        context = Context(resolved, folder, accelerator, *sets).checked()
         first = 0 if isinstance(context.steps[0], Train) else -1
         for index in range(first, len(context.steps)):
             _step(context, index, reporter)
@@ -71,6 +72,7 @@ def _open(
     accelerator: Accelerator,
     reporter: Reporter,
     *,
+    cpu: bool,
     fresh: bool,
 ) -> None:
     here = environment(
@@ -79,6 +81,7 @@ def _open(
         device=str(accelerator.device),
         code=resolved.code,
         weights=resolved.weights,
+        ignored=ignored_variables(cpu=cpu),
     )
     before = None if fresh else folder.environment()
     if before is not None and before.get("weights", here["weights"]) != here["weights"]:
@@ -109,6 +112,10 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
             record = take_step(context, index, bar)
     except MicronetError:
         raise
+    except (SystemExit, GeneratorExit) as error:  # the run would end with no word
+        raise RunError(
+            f"Step {name}: the model or a technique fails: {describe_error(error)}."
+        ) from error
     except Exception:  # a plugin, or a model, may raise anything
         reporter.say(f"{title}  failed")
         raise

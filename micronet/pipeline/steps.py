@@ -37,10 +37,13 @@ def take_step(context: Context, index: int, bar: Bar) -> Record:
 
     -1 stands for the start: the model that the recipe begins with is measured as it is.
     """
-    if index < 0:
-        return Record(measure(context, index, context.model_after(index)))
-    model = context.model_after(index - 1)
-    return _ACTIONS[type(context.steps[index])](context, index, model, bar)
+    try:
+        if index < 0:
+            return Record(measure(context, index, context.model_after(index)))
+        model = context.model_after(index - 1)
+        return _ACTIONS[type(context.steps[index])](context, index, model, bar)
+    except RunError as error:
+        raise RunError(f"Step {context.name(index)}: {error}") from error
 
 
 def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
@@ -59,20 +62,17 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         def regularize(bare: nn.Module) -> None:
             pruner.regularize(bare, strength)
 
-    try:
-        train(
-            model,
-            context.train_set,
-            TrainingOptions(**attrs.asdict(step)),
-            accelerator=context.accelerator,
-            seed=context.seed(index),
-            regularize=regularize,
-            resume=_resumed(checkpoint, model) if checkpoint.exists() else None,
-            on_epoch=save,
-            on_batch=bar.update,
-        )
-    except RunError as error:
-        raise RunError(f"Step {context.name(index)}: {error}") from error
+    train(
+        model,
+        context.train_set,
+        TrainingOptions(**attrs.asdict(step)),
+        accelerator=context.accelerator,
+        seed=context.seed(index),
+        regularize=regularize,
+        resume=_resumed(checkpoint, model) if checkpoint.exists() else None,
+        on_epoch=save,
+        on_batch=bar.update,
+    )
     return Record(measure(context, index, model))
 
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, open_run
-from micronet.pipeline.data import Sets, check_model, checked_sets
+from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Named, Recipe
 from micronet.recipe.resolution import resolve_data, resolve_structure
+from micronet.training.accelerator import make_accelerator
 
 
 @attrs.frozen
@@ -86,7 +87,7 @@ def find(
         named = _named(recipe.data, data)
         load = resolve_data(named, imports=data is not None)
         sets = sets or checked_sets(load(), named.name)
-        accelerator = Accelerator(cpu=cpu)
+        accelerator = make_accelerator(cpu=cpu)
         builder = None
         if model is not None:
             own = attrs.evolve(recipe, model=_named(recipe.model, model), steps=())
@@ -94,7 +95,8 @@ def find(
         packed = load_packed(path, builder).to(accelerator.device)
         stored = Stored(path, path.parent, step, recipe, packed, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
-        check_model(packed, recipe.model.name, images)
+        classes = check_model(packed, recipe.model.name, images)
+        stored = attrs.evolve(stored, sets=with_classes(sets, classes))
     else:
         raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from micronet import registry
 from micronet.errors import (
-    DataError,
-    MicronetError,
     OptionError,
     PluginError,
     RecipeError,
-    describe_error,
+    blaming,
     nearest,
 )
 from micronet.options import build
@@ -110,8 +109,8 @@ def resolve(
     )
     code = {
         named.name: file
-        for named, function in ((recipe.model, build_model), (recipe.data, load_data))
-        if (file := getattr(function, "file", None)) is not None
+        for named, made_by in ((recipe.model, build_model), (recipe.data, load_data))
+        if (file := made_by.file) is not None
     }
     return Resolved(written_out, build_model, load_data, techniques, weights, code, remarks)
 
@@ -193,14 +192,14 @@ def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place) -> 
 
 def _source_of(
     kind: str, named: Named, method: str, place: _Place, *, imports: bool
-) -> tuple[Any, Callable[[], Any]]:
+) -> tuple[Any, _Source | _NotImported]:
     """A registered model or data set, or the user's own callable."""
     role = "data" if kind == "dataset" else "model"
     key: Key = (role,)
     module_name, colon, attribute = named.name.partition(":")
     if not colon or _is_distribution(kind, named.name):
         technique = _create(kind, named, key, key, place)
-        return technique, getattr(technique, method)
+        return technique, _Source(named.name, getattr(technique, method))
     if not imports:
         return None, _NotImported(named.name, role)
     function = _import(module_name, attribute, key, place)
@@ -210,30 +209,29 @@ def _source_of(
         raise place.error(key, f"{named.name} can't be called like this: {error}.") from error
     except ValueError:  # a callable in C may not tell its signature
         pass
-
-    return None, _OwnCallable(named, function)
+    file = sys.modules[module_name].__file__
+    return None, _Source(
+        named.name, partial(function, **named.options), None if file is None else Path(file)
+    )
 
 
 @attrs.frozen
-class _OwnCallable:
-    """The user's own callable, with the options that the recipe gives it."""
+class _Source:
+    """What makes the model or gives the data; whatever it raises is told as its fault.
 
-    named: Named
-    function: Callable[..., Any]
+    Args:
+        name: As the recipe has it.
+        function: A technique's method, or the user's own callable with its options.
+        file: Where the user's own module lies.
+    """
+
+    name: str
+    function: Callable[[], Any]
+    file: Path | None = None
 
     def __call__(self) -> Any:
-        try:
-            return self.function(**self.named.options)
-        except MicronetError:
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise DataError(f"{self.named.name} fails: {describe_error(error)}.") from error
-
-    @property
-    def file(self) -> Path | None:
-        """Where its module lies."""
-        file = sys.modules[self.named.name.partition(":")[0]].__file__
-        return None if file is None else Path(file)
+        with blaming(f"{self.name} fails"):
+            return self.function()
 
 
 @attrs.frozen

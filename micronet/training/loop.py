@@ -69,7 +69,7 @@ def train(
 
     Raises:
         RunError: The loss is NaN or infinite, or the model gives no logits.
-        DataError: The data set raises something, or a label is none of the model's classes.
+        DataError: The data set raises something.
     """
     batches = len(_batches(data, options, accelerator, seed, epoch=0))
     optimizer = _optimizer(model, options)
@@ -95,8 +95,7 @@ def train(
             read(_batches(data, options, accelerator, seed, epoch))
         ):
             logits = wrapped(_laid_out(images))
-            if epoch == start:
-                _check(logits, labels)
+            _check(logits)
             loss = F.cross_entropy(logits, labels.long())
             accelerator.backward(loss)
             if regularize is not None:
@@ -132,11 +131,19 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
             batch = next(iterator)
         except StopIteration:
             return
-        except MicronetError:
-            raise
+        except MicronetError as error:
+            raise DataError(_sentence(error)) from error
         except Exception as error:  # a user's data set may raise anything
             raise DataError(f"Reading the data fails: {describe_error(error)}.") from error
         yield batch
+
+
+def _sentence(error: MicronetError) -> str:
+    """What an error says; torch puts the traceback of a data loader's worker before it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return text.rstrip().splitlines()[-1].partition(": ")[2]
 
 
 @torch.no_grad()
@@ -147,14 +154,36 @@ def answers(
     accelerator: Accelerator,
     batch_size: int = _EVALUATION_BATCH,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A model's logits [batch, classes] and the labels, in the data's order, on every process."""
+    """A model's logits [batch, classes] and the labels, in the data's order, on every process.
+
+    Raises:
+        RunError: An image has no highest logit that is finite, so no class.
+        DataError: The data set raises something.
+    """
     loader: Any = accelerator.prepare_data_loader(DataLoader(data, batch_size))
+    done = 0
     with evaluating(model):
         for images, labels in read(loader):
             logits = model(_laid_out(images))
-            _check(logits, labels)
+            _check(logits)
             gathered = accelerator.gather_for_metrics((logits, labels))
+            place = first_without_class(gathered[0])
+            if place is not None:
+                raise RunError(
+                    f"The model gives NaN or Inf for test image {done + place}, so no class: look "
+                    f"for them in the image, and for weights that grew too large."
+                )
+            done += len(gathered[0])
             yield gathered[0].cpu(), gathered[1].cpu()
+
+
+def first_without_class(logits: Tensor) -> int | None:
+    """The first image whose highest logit of [images, classes] is NaN or infinite.
+
+    A model may rule classes out by -inf; it then still tells the others apart.
+    """
+    places = (~logits.amax(1).isfinite()).nonzero()
+    return int(places[0]) if len(places) else None
 
 
 def predict(
@@ -204,14 +233,9 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def _check(logits: Any, labels: Tensor) -> None:
+def _check(logits: Any) -> None:
     if not isinstance(logits, Tensor):
         raise RunError(f"The model must give logits [batch, classes], got {type(logits).__name__}.")
-    classes, highest = logits.shape[1], int(labels.max())
-    if highest >= classes:
-        raise DataError(
-            f"A label is {highest}, and the model has {classes} classes: 0 to {classes - 1}."
-        )
 
 
 def _laid_out(images: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ KEYS = [
     "latency_ms",
     "float_latency_ms",
     "speedup",
+    "disturbed",
     "parity_top1",
     "parity_max_error",
     "parity_mean_error",

@@ -22,7 +22,7 @@ STEPS = (
     {"train": {"epochs": 2, "batch_size": 32, "lr": 1e-3}},
     "fuse",
 )
-_TIMES = ("latency_ms", "float_latency_ms", "speedup")
+_TIMES = ("latency_ms", "float_latency_ms", "speedup", "disturbed")
 
 
 @attrs.frozen

@@ -1,5 +1,6 @@
 """What the deploy step tells: remarks, how close the engine is, and where it goes wrong."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_the_rows_of_an_engine_that_computes_the_same_say_so(with_engine):
     assert (artifact.directory / artifact.source).resolve() == (
         with_engine.out.resolve() / "steps" / "04-fuse.json"
     )
+
+
+def test_latencies_of_a_busy_machine_are_marked_wherever_they_are_shown(with_engine):
+    with_engine.write_recipe("evaluate", {"deploy": ENGINE})
+    result = with_engine.run(CROWDED="1")
+    assert result.returncode == 0, result.stderr
+    written = json.loads((with_engine.out / "results.json").read_text("utf-8"))["rows"]
+    assert [row["disturbed"] for row in written] == [None, None, True]
+    for table in (result.stdout, (with_engine.out / "results.md").read_text("utf-8")):
+        deployed = next(line for line in table.splitlines() if "02-deploy" in line)
+        assert deployed.count("*") == 3
+        assert f"{written[-1]['speedup']:.2f}x*" in deployed
+        assert "Figures with * were timed on a busy machine: do not trust them." in table
 
 
 def test_an_engine_that_is_wrong_fails_at_the_layer_that_is_told(with_engine):

@@ -12,12 +12,13 @@ import torch
 LAUNCHER = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def _torchrun(folder, *command):
+def _torchrun(folder, *command, **environment):
     result = subprocess.run(
         [sys.executable, "-m", *LAUNCHER, *command],
         cwd=folder,
         env={
             **os.environ,
+            **environment,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         },
@@ -69,7 +70,9 @@ def test_a_recipe_on_two_processes_ends_in_one_table(project, whole_run):
     )
 
     result = _torchrun(
-        project.folder, *["-m", "micronet", "run", "tiny.yaml", "--cpu", "--json", "--out", "out"]
+        project.folder,
+        *["-m", "micronet", "run", "tiny.yaml", "--cpu", "--json", "--out", "out"],
+        ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4",
     )
 
     assert result.stdout == (project.out / "results.json").read_text("utf-8")
@@ -78,4 +81,6 @@ def test_a_recipe_on_two_processes_ends_in_one_table(project, whole_run):
     assert deployed["accuracy"] >= base["accuracy"] - 0.02
     environment = json.loads((project.out / "environment.json").read_text("utf-8"))
     assert environment["processes"] == 2
+    assert environment["ignored"] == {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
+    assert result.stderr.count("Ignored, so that the environment changes no numbers") == 1
     assert result.stderr.count("[4/4] deploy onnxruntime") == 1

@@ -1,8 +1,16 @@
 """A model or data that can't work is refused in one sentence, before any step."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1]))
+import torch_engine
+
 OWN = """
+import sys
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -87,6 +95,44 @@ def failing_later():
     return Broken(torch.zeros(8, 3, 16, 16), torch.arange(8) % 4), sets()
 
 
+def ending():
+    sys.exit(0)
+
+
+def ending_later():
+    class Ending(TensorDataset):
+        def __getitem__(self, index):
+            return sys.exit(0) if index == 5 else super().__getitem__(index)
+
+    return Ending(torch.zeros(8, 3, 16, 16), torch.arange(8) % 4), sets()
+
+
+def dark_test_image():
+    train, test = sets(), sets()
+    test.tensors[0][2:] -= 1
+    return train, test
+
+
+class Root(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(768, 4)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)) + x.amin((1, 2, 3)).sqrt()[:, None]
+
+
+class Ending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(768, 4)
+
+    def forward(self, x):
+        if len(x) == 5:
+            sys.exit(0)
+        return self.head(x.flatten(1))
+
+
 def images_as_outputs():
     return nn.Conv2d(3, 4, 3)
 
@@ -127,9 +173,11 @@ def own(project):
         ("other_test_shape", "must all have one shape, got [3, 16, 16] for training and [1, 16,"),
         ("unreadable", "gives no image 0: OSError: photo 0 is gone"),
         ("grey", "model tiny:model fails on images [2, 1, 16, 16]: RuntimeError: Given groups=1"),
-        ("five_classes", "A label is 4, and the model has 4 classes: 0 to 3"),
-        ("five_test_classes", "A label is 4, and the model has 4 classes: 0 to 3"),
-        ("failing_later", "Reading the data fails: OSError: photo 5 is gone"),
+        ("five_classes", "gives the label 4 at index 4, and the model has 4 classes: 0 to 3"),
+        ("five_test_classes", "gives the label 4 at index 4, and the model has 4 classes: 0 to 3"),
+        ("ending", "own:ending fails: SystemExit: 0."),
+        ("ending_later", "training set of own:ending_later gives no image 5: SystemExit: 0."),
+        ("failing_later", "failing_later gives no image 5: OSError: photo 5 is gone"),
     ],
 )
 def test_data_that_can_not_be_used_is_refused(own, data, sentence):
@@ -142,6 +190,7 @@ def test_data_that_can_not_be_used_is_refused(own, data, sentence):
     [
         ("images_as_outputs", "must give logits [batch, classes], got [2, 4, 14, 14]"),
         ("no_module", "The model must be a torch.nn.Module, got int"),
+        ("ending", "own:ending fails: SystemExit: 0."),
     ],
 )
 def test_a_model_that_can_not_be_used_is_refused(own, model, sentence):
@@ -153,6 +202,43 @@ def _refused(result, sentence):
     assert result.returncode == 2, result.stderr
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_error_in_a_worker_is_the_same_sentence(own):
+    own.write_recipe({"train": {"workers": 2}}, data="own:ending_later")
+    result = own.run()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == (
+        "micronet: The training set of own:ending_later gives no image 5: SystemExit: 0."
+    )
+
+
+def test_outputs_that_are_no_numbers_are_no_accuracy(own):
+    own.write_recipe("evaluate", model="own:Root", data="own:dark_test_image")
+    _refused(own.run(), "Step 00-model: The model gives NaN or Inf for test image 2, so no class")
+    assert not (own.out / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("dark_test_image", "out/deploy/02-torch_engine gives NaN or Inf for test image 2, so no"),
+        ("five_test_classes", "gives the label 4 at index 4, and the model has 4 classes: 0 to 3"),
+    ],
+)
+def test_an_engine_alone_is_held_to_the_same(own, data, sentence):
+    torch_engine.install(own.folder)
+    own.write_recipe(
+        "evaluate", {"deploy": {"backend": "torch_engine"}}, model="own:Root", data="own:good"
+    )
+    assert own.run().returncode == 0
+    (own.out / "steps" / "01-evaluate.json").unlink()
+    _refused(own.micronet("eval", "out/deploy/02-torch_engine", "--data", f"own:{data}"), sentence)
+
+
+def test_a_model_that_ends_the_program_later_ends_no_run_in_silence(own):
+    own.write_recipe({"train": {"batch_size": 5}}, model="own:Ending", data="own:good")
+    _refused(own.run(), "Step 01-train: the model or a technique fails: SystemExit: 0.")
 
 
 def test_a_model_that_tells_nothing_apart_is_told_beside_its_table(own):
