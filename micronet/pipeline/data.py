@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from micronet.errors import DataError, MicronetError, RunError, describe_error
 from micronet.graph.modes import evaluating
 from micronet.training.loop import Images
 
 Sets = tuple[Images, Images]
+_LOOKED_AT = 16
 
 
 def checked_sets(loaded: Any, name: str) -> Sets:
@@ -42,8 +44,8 @@ def checked_sets(loaded: Any, name: str) -> Sets:
 
 
 @torch.no_grad()
-def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...]) -> None:
-    """Runs a model once, on a batch of the training set.
+def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...]) -> int:
+    """Runs a model once, on a batch of the training set, and tells how many classes it has.
 
     Raises:
         RunError: It raises something, or gives no logits [batch, classes].
@@ -61,6 +63,24 @@ def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...])
     if not isinstance(logits, Tensor) or logits.dim() != 2:  # noqa: PLR2004
         found = _shape(logits.shape) if isinstance(logits, Tensor) else _kind(logits)
         raise RunError(f"model {name} must give logits [batch, classes], got {found}.")
+    return logits.shape[1]
+
+
+def highest_label(data: Any, name: str) -> int:
+    """The highest label among some images all over a data set.
+
+    Where the set keeps its labels as torchvision's do, one with the highest of them is among these.
+
+    Raises:
+        DataError: It can't be trained with.
+    """
+    indices = {*range(0, len(data), max(1, len(data) // _LOOKED_AT)), len(data) - 1}
+    kept = getattr(data, "targets", None)
+    if isinstance(data, TensorDataset) and len(data.tensors) > 1:
+        kept = data.tensors[1]
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):  # the user's own, no labels
+        indices.add(int(torch.as_tensor(kept).argmax()))
+    return max(_sample(data, index, name)[1] for index in indices if index < len(data))
 
 
 def _checked_shape(data: Any, name: str) -> torch.Size:
@@ -71,7 +91,7 @@ def _checked_shape(data: Any, name: str) -> torch.Size:
         raise DataError(f"{name} must have a length and indices, got {_kind(data)}.")
     if len(data) < 2:  # noqa: PLR2004
         raise DataError(f"{name} must hold two images or more, got {len(data)}.")
-    shapes = [_image(data, index, name).shape for index in (0, 1, len(data) - 1)]
+    shapes = [_sample(data, index, name)[0].shape for index in (0, 1, len(data) - 1)]
     for shape in shapes:
         if shape != shapes[0]:
             raise DataError(
@@ -81,7 +101,7 @@ def _checked_shape(data: Any, name: str) -> torch.Size:
     return shapes[0]
 
 
-def _image(data: Any, index: int, name: str) -> Tensor:
+def _sample(data: Any, index: int, name: str) -> tuple[Tensor, int]:
     try:
         sample = data[index]
     except MicronetError:
@@ -98,7 +118,7 @@ def _image(data: Any, index: int, name: str) -> Tensor:
         raise DataError(
             f"{name} must give a class's number, 0 or more, as the label, got {label!r}."
         )
-    return image
+    return image, int(number)
 
 
 def _kind(value: Any) -> str:
