@@ -75,7 +75,7 @@ class Train:
     key: ClassVar[str] = "train"
 
     epochs: int = option(1, ge=1, most=10**6, doc="Passes over the training set.")
-    lr: float = option(1e-3, gt=0, least=1e-30, most=1e12, doc="Learning rate at the start.")
+    lr: float = option(1e-3, gt=0, least=1e-30, most=1e30, doc="Learning rate at the start.")
     batch_size: int = option(64, ge=1, most=10**6, doc="Images in a step, on each process.")
     optimizer: Literal["adamw", "sgd"] = option(
         "adamw", doc="AdamW, or SGD with a momentum of 0.9."
