@@ -5,7 +5,7 @@ what to do. The command line prints it and exits with 2; Python code catches `Mi
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -19,11 +19,15 @@ class OptionError(MicronetError, ValueError):
     Args:
         message: The sentence shown to the user.
         option: The culprit's name, so that a recipe can point to its line.
+        others: What else is wrong with the same options.
     """
 
-    def __init__(self, message: str, option: str | None = None) -> None:
+    def __init__(
+        self, message: str, option: str | None = None, others: Sequence["OptionError"] = ()
+    ) -> None:
         super().__init__(message)
         self.option = option
+        self.others = tuple(others)
 
 
 class PluginError(MicronetError):
@@ -31,7 +35,16 @@ class PluginError(MicronetError):
 
 
 class RecipeError(MicronetError):
-    """A recipe that can't be run as written."""
+    """A recipe that can't be run as written.
+
+    Args:
+        message: A sentence for each fault, each on a line of its own.
+        line: Of the recipe, where there is one fault with a place in a file.
+    """
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class DataError(MicronetError):

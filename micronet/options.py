@@ -34,6 +34,8 @@ class Limits:
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
+    least: float | None = None
+    most: float | None = None
 
     @property
     def range(self) -> str | None:
@@ -50,13 +52,23 @@ class Limits:
         upper = f"at most {self.le:g}" if self.le is not None else ""
         return " and ".join(filter(None, [lower, upper])) or None
 
-    def allow(self, value: float) -> bool:
-        return (
+    def wanted(self, value: float) -> str | None:
+        """What a number had to be that is not allowed, `None` for one that is."""
+        within = (
             (isinstance(value, int) or math.isfinite(value))
             and (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
         )
+        if not within:
+            return self.range or "a finite number"
+        if self.most is not None and value > self.most:
+            return f"at most {self.most:.12g}"
+        if self.least is not None and value < self.least:
+            return f"at least {self.least:g}"
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return "an integer of at most 64 bits"
+        return None
 
 
 @attrs.frozen
@@ -78,6 +90,8 @@ def option(
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """An attrs field that validates itself.
 
@@ -87,12 +101,14 @@ def option(
         ge: Smallest allowed number.
         gt: Number that the value must exceed.
         le: Largest allowed number.
+        least: Number below which no machine can go, told only to those who do.
+        most: The same above.
     """
     return attrs.field(
         default=default,
         converter=freeze,
         validator=_validate,
-        metadata={_METADATA: Limits(doc, ge=ge, gt=gt, le=le)},
+        metadata={_METADATA: Limits(doc, ge=ge, gt=gt, le=le, least=least, most=most)},
     )
 
 
@@ -101,26 +117,43 @@ def build(cls: Callable[..., T], values: Mapping[str, Any], *, owner: str | None
 
     Raises:
         OptionError: Unknown name (with the nearest one), missing, wrongly typed or out of range.
+            What else is wrong is in its `others`.
     """
-    infos = describe(cls)
-    known = [info.name for info in infos]
-    for name in values:
-        if name not in known:
-            owner = owner or getattr(cls, "__name__", "this")
-            raise OptionError(
-                f"{owner} has no option {name!r}.{nearest(str(name), known)} "
-                f"Allowed: {listed(known)}.",
-                name,
-            )
-    for info in infos:
-        if info.required and info.name not in values:
-            raise OptionError(f"{owner or 'this'} needs the option {info.name!r}.", info.name)
+    faults = _faults(cls, values, owner)
+    if faults:
+        raise OptionError(str(faults[0]), faults[0].option, faults[1:])
     try:
         return cls(**values)
     except OptionError as error:
         if owner is None:
             raise
         raise OptionError(f"{owner}: {error}", error.option) from error
+
+
+def _faults(cls: Any, values: Mapping[str, Any], owner: str | None) -> list[OptionError]:
+    """What can be said of each value alone, and of what is not given."""
+    infos, hints, prefix = describe(cls), hints_of(cls), f"{owner}: " if owner else ""
+    known = [info.name for info in infos]
+    faults = [
+        OptionError(
+            f"{owner or getattr(cls, '__name__', 'this')} has no option {name!r}."
+            f"{nearest(str(name), known)} Allowed: {listed(known)}.",
+            name,
+        )
+        for name in values
+        if name not in known
+    ]
+    faults += [
+        OptionError(f"{owner or 'this'} needs the option {info.name!r}.", info.name)
+        for info in infos
+        if info.required and info.name not in values
+    ]
+    told = {
+        field.name: _fault(field.name, hints[field.name], limits(field), freeze(values[field.name]))
+        for field in attrs.fields(cls)
+        if _METADATA in field.metadata and field.name in values
+    }
+    return faults + [OptionError(prefix + text, name) for name, text in told.items() if text]
 
 
 def describe(cls: Any) -> list[OptionInfo]:
@@ -204,12 +237,29 @@ def _items_match(items: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
 
 def _validate(instance: Any, field: Any, value: Any) -> None:
     hint = hints_of(type(instance))[field.name]
+    told = _fault(field.name, hint, limits(field), value)
+    if told is not None:
+        raise OptionError(told, field.name)
+
+
+def _fault(name: str, hint: Any, bounds: Limits, value: Any) -> str | None:
+    """What is wrong with a value, if anything is."""
     if not matches(value, hint):
-        raise OptionError(f"{field.name} must be {_expected(hint)}, got {value!r}.", field.name)
-    bounds = limits(field)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not bounds.allow(value):
-        wanted = bounds.range or "a finite number"
-        raise OptionError(f"{field.name} must be {wanted}, got {value!r}.", field.name)
+        return f"{name} must be {_expected(hint)}, got {_shown(value)}."
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        wanted = bounds.wanted(value)
+        return None if wanted is None else f"{name} must be {wanted}, got {_shown(value)}."
+    if not isinstance(value, (Mapping, tuple, list)):
+        return None
+    parts = value.values() if isinstance(value, Mapping) else value
+    return next(filter(None, (_fault(name, Any, Limits(""), part) for part in parts)), None)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _expected(hint: Any) -> str:

@@ -244,3 +244,55 @@ def test_any_unknown_name_is_refused_by_its_name(name):
         with pytest.raises(OptionError) as caught:
             example(**{name: 1})
         assert caught.value.option == name
+
+
+@attrs.frozen(kw_only=True)
+class Bounded:
+    """Bounds that any machine has."""
+
+    count: int = option(1, ge=1, most=10**6, doc="At least.")
+    lr: float = option(1e-3, gt=0, least=1e-30, most=1e12, doc="Above.")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "count must be at least 1, got 0."),
+        ({"count": 10**6 + 1}, "count must be at most 1000000, got 1000001."),
+        ({"lr": 0}, "lr must be above 0, got 0."),
+        ({"lr": 1e-31}, "lr must be at least 1e-30, got 1e-31."),
+        ({"lr": 2e12}, "lr must be at most 1e+12, got 2000000000000.0."),
+        ({"lr": 10**5000}, "lr must be at most 1e+12, got a number of thousands of digits."),
+    ],
+)
+def test_a_bound_of_every_machine_is_told_to_who_exceeds_it(values, message):
+    with pytest.raises(OptionError) as caught:
+        build(Bounded, values)
+    assert str(caught.value) == message
+    assert [info.range for info in describe(Bounded)] == ["at least 1", "above 0"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"extra": {"a": [1.0, math.nan]}}, "extra must be a finite number, got nan."),
+        ({"extra": {"a": {"b": math.inf}}}, "extra must be a finite number, got inf."),
+        ({"sizes": [2**63]}, f"sizes must be an integer of at most 64 bits, got {2**63}."),
+    ],
+)
+def test_a_number_inside_a_list_or_mapping_must_be_finite_too(values, message):
+    with pytest.raises(OptionError) as caught:
+        example(**values)
+    assert str(caught.value) == message
+
+
+def test_all_that_is_wrong_is_told_beside_the_first():
+    with pytest.raises(OptionError) as caught:
+        build(Example, {"bits": 1, "bit": 8, "lr": 0}, owner="it")
+    first, *others = caught.value, *caught.value.others
+    assert str(first).startswith("it has no option 'bit'.")
+    assert [(str(other), other.option) for other in others] == [
+        ("it needs the option 'name'.", "name"),
+        ("it: bits must be between 2 and 16, got 1.", "bits"),
+        ("it: lr must be above 0, got 0.", "lr"),
+    ]

@@ -161,13 +161,13 @@ def _order() -> Iterator[str]:
             try:
                 resolve(Recipe(model="nin", data="digits", steps=order))
             except RecipeError as error:
-                reason = str(error).partition(": ")[2]
                 sparse = " (with `sparsity`)"
                 names = [
                     f"`{step.key}`{sparse if getattr(step, 'sparsity', None) else ''}"
                     for step in order
                 ]
-                told.setdefault(reason, ", ".join(names))
+                for fault in str(error).splitlines():
+                    told.setdefault(fault.partition(": ")[2], ", ".join(names))
     yield from _table(
         ["Refused", "Why"], [[order, _sentence(reason)] for reason, order in told.items()]
     )

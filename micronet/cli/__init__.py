@@ -7,6 +7,7 @@ micronet or a plugin, 2 something the user can mend, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -114,19 +115,17 @@ def _run(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run a recipe from data to a deployed, measured engine; a stopped run goes on."""
-    from micronet.recipe.file import read
-    from micronet.recipe.resolution import resolve
+    from micronet.recipe.resolution import resolve_file
 
     if cpu and gpu_id is not None:
         raise typer.BadParameter("--cpu and --gpu-id exclude each other.")
-    loaded, source = read(recipe, changes or [])
-    resolved = resolve(loaded, source)
+    resolved, _ = resolve_file(recipe, changes or [])
     if gpu_id is not None:
         _choose_gpus(gpu_id)
     first = int(os.environ.get("RANK", "0")) == 0
     out = out or Path("runs") / Path(recipe).stem
     if first:
-        print(f"{recipe}: {counted(len(loaded.steps), 'step')}, in {out}", file=sys.stderr)
+        print(f"{recipe}: {counted(len(resolved.recipe.steps), 'step')}, in {out}", file=sys.stderr)
         tell(resolved.remarks)
     from micronet import pipeline
 
@@ -211,11 +210,19 @@ def _sensitivity(
 def _validate(
     recipe: Annotated[str, _RECIPE], *, changes: Annotated[list[str] | None, _SET] = None
 ) -> None:
-    """Check a recipe without running it, and print it with every option written out."""
-    from micronet.recipe.file import dump, read
-    from micronet.recipe.resolution import resolve
+    """Check a recipe without running it, and print it with every option written out.
 
-    resolved = resolve(*read(recipe, changes or []), here=False)
+    Tells all that is wrong with it. Your own model and data are made once, and looked at.
+    """
+    from micronet.recipe.file import dump
+    from micronet.recipe.resolution import resolve_file
+
+    with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
+        resolved, source = resolve_file(recipe, changes or [], here=False)
+        if resolved.brings_more_than_names:
+            from micronet.pipeline.first_look import look
+
+            look(resolved, source)
     tell(resolved.remarks)
     print(dump(resolved.recipe), end="")
 
@@ -370,7 +377,8 @@ def _fail(message: str, error: BaseException, *, traceback: bool) -> NoReturn:
         import traceback as formatter
 
         formatter.print_exception(error)
-    print(f"micronet: {message}", file=sys.stderr)
+    for line in message.split("\n"):
+        print(f"micronet: {line}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from micronet.errors import DataError, RunError, blaming
 from micronet.graph.modes import evaluating
 from micronet.pipeline.samples import Samples, kind_of, type_of
 
 Sets = tuple[Samples, Samples]
+_LOOKED_AT = 16
 
 
 def checked_sets(loaded: Any, name: str) -> Sets:
@@ -46,6 +49,23 @@ def checked_sets(loaded: Any, name: str) -> Sets:
             f"training and {type_of(test.dtype)} for the test."
         )
     return train, test
+
+
+def highest_label(data: Samples) -> int:
+    """The highest label among some images all over a data set.
+
+    Where the set keeps its labels as torchvision's do, one with the highest of them is among these.
+
+    Raises:
+        DataError: It can't be trained with.
+    """
+    indices = {*range(0, len(data), max(1, len(data) // _LOOKED_AT)), len(data) - 1}
+    kept = getattr(data.data, "targets", None)
+    if isinstance(data.data, TensorDataset) and len(data.data.tensors) > 1:
+        kept = data.data.tensors[1]
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):  # the user's own, no labels
+        indices.add(int(torch.as_tensor(kept).argmax()))
+    return max(data[index][1] for index in indices if index < len(data))
 
 
 def with_classes(sets: Sets, classes: int) -> Sets:

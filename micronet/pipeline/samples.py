@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Self
+from typing import Any
 
 import attrs
 import numpy as np
@@ -37,7 +37,7 @@ class Samples(Dataset[tuple[Tensor, int]]):
     classes: int | None = None
 
     @classmethod
-    def of(cls, data: Any, name: str) -> Self:
+    def of(cls, data: Any, name: str) -> Samples:
         """A data set whose every image is as its first.
 
         Raises:

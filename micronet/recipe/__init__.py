@@ -1,6 +1,7 @@
 """Recipes: what a run does, in Python or in YAML, and how that is checked before any work."""
 
 from micronet.recipe.steps import (
+    LARGEST_SEED,
     STEPS,
     Calibrate,
     Deploy,
@@ -20,6 +21,7 @@ from micronet.recipe.steps import (
 )
 
 __all__ = [
+    "LARGEST_SEED",
     "STEPS",
     "Calibrate",
     "Deploy",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 
 from micronet.errors import OptionError, RecipeError, listed, nearest
-from micronet.options import build, matches
-from micronet.recipe import STEPS, Named, Recipe, Step, own_fields, technique_field, to_plain
-
-Key = tuple[str | int, ...]
-"""Where something stands in a recipe: `("steps", 0, "train", "lr")`."""
+from micronet.options import build, freeze, matches
+from micronet.recipe import STEPS, Named, Recipe, Step, own_fields, plain_yaml, technique_field
+from micronet.recipe.draft import Draft, DraftStep
+from micronet.recipe.faults import Faults
+from micronet.recipe.paths import shown, why_no_file
+from micronet.recipe.plain_yaml import Key
+from micronet.recipe.steps import fault_of_seed, to_plain
 
 _TOP = ("model", "data", "weights", "seed", "requires", "steps")
 
@@ -45,7 +45,7 @@ class Source:
         for length in range(len(key), -1, -1):
             line = self.lines.get(key[:length])
             if line is not None:
-                return RecipeError(f"{self.name}:{line}: {message}{ends}")
+                return RecipeError(f"{self.name}:{line}: {message}{ends}", line)
         return RecipeError(f"{self.name}: {message}{ends}")
 
 
@@ -71,103 +71,142 @@ def read(name: str, changes: Sequence[str] = ()) -> tuple[Recipe, Source]:
         RecipeError: It can't be read, or something in it is unknown, missing or not allowed; the
             message begins with file and line. Techniques and their options are not looked at.
     """
+    source = opened(name, changes)
+    return structure(source), source
+
+
+def opened(name: str, changes: Sequence[str] = ()) -> Source:
+    """A recipe's plain content, with `changes` made; raises RecipeError where that can't be."""
     source = _open(name)
     for change in changes:
         source = _change(source, change)
-    return structure(source), source
+    return source
 
 
 def structure(source: Source) -> Recipe:
     """The recipe in a source; raises as `read`."""
+    faults = Faults()
+    draft = sketch(source, faults)
+    faults.check()
+    return draft.recipe()
+
+
+def sketch(source: Source, faults: Faults) -> Draft:
+    """The recipe in a source as far as its structure is right."""
     content = source.content
     if not isinstance(content, dict):
         raise source.error((), f"a recipe is a mapping with the keys {listed(_TOP)}.")
     for key in content:
         if key not in _TOP:
-            raise source.error(
-                (key,), f"unknown key {key!r}.{nearest(str(key), _TOP)} Allowed: {listed(_TOP)}."
+            faults.add(
+                source.error(
+                    (key,),
+                    f"unknown key {key!r}.{nearest(str(key), _TOP)} Allowed: {listed(_TOP)}.",
+                )
             )
-    for key in ("model", "data", "steps"):
-        if content.get(key) is None:
-            raise source.error((), f"the key {key!r} is missing.")
-    if not isinstance(content["steps"], list) or not content["steps"]:
-        raise source.error(("steps",), f"steps must be a list of {listed(STEPS)}.")
-    _check_scalars(source)
-    return Recipe(
-        model=_named(source, "model"),
-        data=_named(source, "data"),
-        weights=content.get("weights"),
-        seed=content.get("seed", 0),
-        requires=content.get("requires") or (),
-        steps=tuple(_step(source, index, item) for index, item in enumerate(content["steps"])),
+    missing = [key for key in ("model", "data", "steps") if content.get(key) is None]
+    meant = "".join(nearest(str(key), _TOP) for key in content if key not in _TOP)
+    for key in missing:
+        if repr(key) not in meant:
+            faults.add(source.error((), f"the key {key!r} is missing."))
+    steps = content.get("steps")
+    if "steps" not in missing and (not isinstance(steps, list) or not steps):
+        faults.add(source.error(("steps",), f"steps must be a list of {listed(STEPS)}."))
+    return Draft(
+        model=None if "model" in missing else _named(source, "model", faults),
+        data=None if "data" in missing else _named(source, "data", faults),
+        steps=[
+            _step(source, index, item, faults)
+            for index, item in enumerate(steps if isinstance(steps, list) else ())
+        ],
+        **_scalars(source, faults),
     )
 
 
-def _check_scalars(source: Source) -> None:
-    """The types of what needs no class of its own."""
+def _scalars(source: Source, faults: Faults) -> dict[str, Any]:
+    """What needs no class of its own."""
     content = source.content
-    for key, kind, words in (
-        ("seed", int, "an integer"),
-        ("weights", str | None, "a file"),
-    ):
-        if key in content and not matches(content[key], kind):
-            raise source.error((key,), f"{key} must be {words}, got {content[key]!r}.")
-    if content.get("seed", 0) < 0:
-        raise source.error(("seed",), f"seed must be at least 0, got {content['seed']}.")
-    requires = content.get("requires") or []
-    if not isinstance(requires, list) or not all(isinstance(item, str) for item in requires):
-        raise source.error(("requires",), "requires must be a list of texts like 'name>=1.0'.")
+    weights, seed = content.get("weights"), content.get("seed", 0)
+    requires = content.get("requires") or ()
+    if not matches(weights, str | None):
+        faults.add(source.error(("weights",), f"weights must be a file, got {weights!r}."))
+        weights = None
+    if not matches(seed, int):
+        faults.add(source.error(("seed",), f"seed must be an integer, got {seed!r}."))
+    elif (reason := fault_of_seed(seed)) is not None:
+        faults.add(source.error(("seed",), reason))
+    if not matches(freeze(requires), tuple[str, ...]):
+        words = "requires must be a list of texts like 'name>=1.0'."
+        faults.add(source.error(("requires",), words))
+        requires = ()
+    return {"weights": weights, "seed": seed, "requires": requires}
 
 
 def dump(recipe: Recipe) -> str:
     """A recipe as YAML."""
-    text: str = yaml.dump(to_plain(recipe), Dumper=_Dumper, sort_keys=False, width=100)
-    return text
+    return plain_yaml.dump(to_plain(recipe))
 
 
-def _named(source: Source, key: str) -> Named:
+def _named(source: Source, key: str, faults: Faults) -> Named | None:
     value = source.content[key]
     if isinstance(value, str):
         return Named(value)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         return Named(value["name"], {k: v for k, v in value.items() if k != "name"})
-    raise source.error((key,), f"{key} must be a name, or a mapping with a name and options.")
+    words = f"{key} must be a name, or a mapping with a name and options."
+    faults.add(source.error((key,), words))
+    return None
 
 
-def _step(source: Source, index: int, item: Any) -> Step:
+def _step(source: Source, index: int, item: Any, faults: Faults) -> DraftStep:
     key: Key = ("steps", index)
     if isinstance(item, str):
         item = {item: {}}
     if not isinstance(item, dict) or len(item) != 1:
-        raise source.error(key, f"a step is one of {listed(STEPS)}, with its options below it.")
+        words = f"a step is one of {listed(STEPS)}, with its options below it."
+        faults.add(source.error(key, words))
+        return None
     ((name, values),) = item.items()
     if name not in STEPS:
-        raise source.error(
-            (*key, name),
-            f"unknown step {name!r}.{nearest(str(name), STEPS)} Steps: {listed(STEPS)}.",
-        )
+        words = f"unknown step {name!r}.{nearest(str(name), STEPS)} Steps: {listed(STEPS)}."
+        faults.add(source.error((*key, name), words))
+        return None
     key = (*key, name)
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise source.error(key, _no_mapping(name, values))
-    cls = STEPS[name]
+        faults.add(source.error(key, _no_mapping(name, values)))
+        return STEPS[name]
+    return _built(STEPS[name], values, key, source, faults)
+
+
+def _built(
+    cls: type[Any], values: dict[Any, Any], key: Key, source: Source, faults: Faults
+) -> DraftStep:
+    """A step; options of its own that are faulty are told and left out."""
+    own, unnamed = values, None
     technique = technique_field(cls)
-    own = {option: value for option, value in values.items() if option in own_fields(cls)}
     if technique is not None:
+        own = {option: value for option, value in values.items() if option in own_fields(cls)}
         own["options"] = {option: v for option, v in values.items() if option not in own}
         field, _ = technique
-        default = getattr(attrs.fields(cls), field).default
-        if field not in own and default is attrs.NOTHING:
-            raise source.error(key, f"{name} needs the option {field!r}, a technique's name.")
-        if field in own and not isinstance(own[field], str):
-            raise source.error((*key, field), f"{field} must be a name, got {own[field]!r}.")
-    else:
-        own = values
+        required = getattr(attrs.fields(cls), field).default is attrs.NOTHING
+        if field not in own and required:
+            words = f"{cls.key} needs the option {field!r}, a technique's name."
+            unnamed = source.error(key, words)
+        elif not isinstance(own.get(field, ""), str):
+            words = f"{field} must be a name, got {own[field]!r}."
+            unnamed = source.error((*key, field), words)
+        if unnamed is not None:
+            faults.add(unnamed)
+            own[field] = ""
     try:
-        step: Step = build(cls, own, owner=name)
+        step: Step = build(cls, own, owner=cls.key)
     except OptionError as error:
-        raise source.error((*key, error.option or ""), str(error)) from error
-    return step
+        for fault in (error, *error.others):
+            faults.add(source.error((*key, fault.option or ""), str(fault)), error)
+            own = {option: value for option, value in own.items() if option != fault.option}
+        step = build(cls, own)
+    return step if unnamed is None else cls
 
 
 def _no_mapping(step: str, value: Any) -> str:
@@ -179,93 +218,35 @@ def _no_mapping(step: str, value: Any) -> str:
 
 def _open(name: str) -> Source:
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or _is_file(path):
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise RecipeError(f"{name} can't be read: {reason}.") from error
-        return parse(text, name, path.parent)
+    reason = why_no_file(path)
+    if path.suffix in (".yaml", ".yml") or reason is None:
+        return parse(_text(path, reason), shown(name), path.parent)
     recipes = shipped()
     if name not in recipes:
         raise RecipeError(
-            f"There is no recipe {name!r}, neither a file nor a shipped one."
+            f"There is no recipe {shown(name)!r}, neither a file nor a shipped one."
             f"{nearest(name, recipes)} Shipped: {listed(recipes)}."
         )
     text = (resources.files("micronet.recipe") / "shipped" / f"{name}.yaml").read_text("utf-8")
     return parse(text, name, Path())
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a whole recipe was given in the place of its name
-        return False
+def _text(path: Path, reason: str | None) -> str:
+    """A file's text, as far as a recipe can go; `reason` tells why it can't be read."""
+    if reason is None:
+        try:
+            with path.open(encoding="utf-8") as file:
+                return file.read(plain_yaml.LONGEST + 1)
+        except OSError as error:
+            reason = error.strerror
+        except UnicodeDecodeError:
+            reason = "it is not UTF-8 text"
+    raise RecipeError(f"{shown(path)} can't be read: {reason}.")
 
 
 def parse(text: str, name: str, folder: Path) -> Source:
-    """YAML text as a source; raises RecipeError where it is not YAML."""
-    loader = None
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        lines: dict[Key, int] = {}
-        if root is not None:
-            _note_lines(root, (), lines, name, loader)
-        content = loader.construct_document(root) if root is not None else None
-    except RecursionError:
-        raise RecipeError(f"{name}: it nests too deeply.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or "this is not YAML"
-        raise RecipeError(f"{where}: {problem}.") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
-    return Source(name, content, lines, folder)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML where `1e-4` is a number, as everybody expects."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads back as it was, without anchors."""
-
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
-
-
-for _yaml in (_Loader, _Dumper):
-    _yaml.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
-
-
-def _note_lines(
-    node: yaml.Node, key: Key, lines: dict[Key, int], name: str, loader: _Loader
-) -> None:
-    lines.setdefault(key, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise RecipeError(f"{name}:{line}: a key must be a text.")
-            merges = key_node.tag.endswith(":merge")
-            word = key_node.value if merges else loader.construct_object(key_node)
-            inner = (*key, word)
-            if word in seen:
-                raise RecipeError(f"{name}:{line}: the key {word!r} stands here twice.")
-            seen.add(word)
-            lines[inner] = line
-            _note_lines(value_node, inner, lines, name, loader)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _note_lines(item, (*key, index), lines, name, loader)
+    """YAML text as a source; raises RecipeError where it is not plain YAML."""
+    return Source(name, *plain_yaml.load(text, name), folder)
 
 
 def _change(source: Source, change: str) -> Source:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ from micronet.errors import (
     PluginError,
     RecipeError,
     blaming,
+    describe_error,
     nearest,
 )
 from micronet.options import build
@@ -31,9 +35,13 @@ from micronet.recipe import (
     technique_field,
     technique_of,
 )
-from micronet.recipe.file import Key, Source
-from micronet.recipe.step_order import fault_in_order
-from micronet.techniques import DeployBackend, Quantizer, Scheme
+from micronet.recipe.draft import Draft, DraftStep
+from micronet.recipe.faults import Faults
+from micronet.recipe.file import Source, opened, sketch
+from micronet.recipe.paths import path_of, shown, why_no_file
+from micronet.recipe.plain_yaml import Key
+from micronet.recipe.step_order import faults_in_order
+from micronet.techniques import Contents, Dataset, DeployBackend, Quantizer, Scheme
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +61,7 @@ class Resolved:
         code: The user's own files that the model and the data come from, by the recipe's name
             for them.
         remarks: Sentences about what works, but not as well as it could.
+        contents: What its data set holds, where that is known without loading it.
     """
 
     recipe: Recipe
@@ -62,6 +71,13 @@ class Resolved:
     weights: Path | None
     code: Mapping[str, Path] = attrs.field(factory=dict)
     remarks: tuple[str, ...] = ()
+    contents: Contents | None = None
+
+    @property
+    def brings_more_than_names(self) -> bool:
+        """Whether there is the user's code, or weights, for a look at what they hold."""
+        own = isinstance(self.build_model, OwnCallable) or isinstance(self.load_data, OwnCallable)
+        return own or self.weights is not None
 
 
 def resolve(
@@ -85,19 +101,52 @@ def resolve(
     place = source or _Nowhere()
     if not recipe.steps:
         raise place.error(("steps",), "steps must hold at least one step.")
-    _check_requirements(recipe, place)
-    weights = None
-    if recipe.weights is not None:
-        weights = (source.folder if source else Path()) / Path(recipe.weights).expanduser()
-        if not weights.is_file():
-            raise place.error(("weights",), f"there is no file {str(weights)!r}.")
-    techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
-    fault = fault_in_order(recipe.steps, techniques)
-    if fault is not None:
-        raise place.error(*fault)
-    remarks = _check_engines(recipe, techniques, place, here=here)
-    model, build_model = _source_of("model", recipe.model, "build", place, imports=imports)
-    data, load_data = _source_of("dataset", recipe.data, "load", place, imports=imports)
+    return _resolved(Draft.of(recipe), place, Faults(), here=here, imports=imports)
+
+
+def resolve_file(
+    name: str, changes: Sequence[str] = (), *, here: bool = True
+) -> tuple[Resolved, Source]:
+    """Reads a recipe and looks up what it names; what is wrong with either is told at once.
+
+    Args:
+        name: As in `read`.
+        changes: As in `read`.
+        here: As in `resolve`.
+
+    Raises:
+        RecipeError: As `read` and `resolve`; of several faults each stands in a line.
+    """
+    source, faults = opened(name, changes), Faults()
+    return _resolved(sketch(source, faults), source, faults, here=here, labels=True), source
+
+
+def _resolved(
+    draft: Draft,
+    place: _Place,
+    faults: Faults,
+    *,
+    here: bool,
+    labels: bool = False,
+    imports: bool = True,
+) -> Resolved:
+    """As `resolve`; `labels` says whether those of the data must be among the model's classes."""
+    all_there = _check_requirements(draft.requires, place, faults)
+    weights = _weights(draft.weights, place, faults)
+    techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(draft.steps))
+    for key, fault in faults_in_order(draft.steps, techniques):
+        faults.add(place.error(key, fault))
+    remarks = _check_engines(draft.steps, techniques, place, faults, here=here)
+    model, build_model = _source_of("model", draft.model, "build", place, faults, imports=imports)
+    data, load_data = _source_of("dataset", draft.data, "load", place, faults, imports=imports)
+    contents = _contents(data, place, faults)
+    classes = getattr(model, "num_classes", None)
+    if labels and contents and isinstance(classes, int) and contents.classes > classes:
+        faults.add(place.error(("data",), too_few_classes(contents.classes - 1, classes)))
+    if not all_there:  # what a missing distribution brings is missing for that reason
+        faults.forget(PluginError)
+    faults.check()
+    recipe = draft.recipe()
     written_out = attrs.evolve(
         recipe,
         model=_written_out(recipe.model, model),
@@ -108,11 +157,13 @@ def resolve(
         ],
     )
     code = {
-        named.name: file
-        for named, made_by in ((recipe.model, build_model), (recipe.data, load_data))
-        if (file := made_by.file) is not None
+        own.name: own.file
+        for own in (build_model, load_data)
+        if isinstance(own, OwnCallable) and own.file is not None
     }
-    return Resolved(written_out, build_model, load_data, techniques, weights, code, remarks)
+    return Resolved(
+        written_out, build_model, load_data, techniques, weights, code, remarks, contents
+    )
 
 
 def resolve_structure(recipe: Recipe, *, imports: bool) -> Resolved:
@@ -125,15 +176,18 @@ def resolve_structure(recipe: Recipe, *, imports: bool) -> Resolved:
     Raises:
         RecipeError: As `resolve`.
     """
-    place = _Nowhere()
-    techniques = tuple(_technique(index, step, place) for index, step in enumerate(recipe.steps))
-    _, build_model = _source_of("model", recipe.model, "build", place, imports=imports)
+    place, faults = _Nowhere(), Faults()
+    techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(recipe.steps))
+    _, build_model = _source_of("model", recipe.model, "build", place, faults, imports=imports)
+    faults.check()
     return Resolved(recipe, build_model, _no_data, techniques, weights=None)
 
 
 def resolve_data(data: Named, *, imports: bool = True) -> Callable[[], Any]:
     """What loads a data set; raises RecipeError as `resolve`."""
-    _, load = _source_of("dataset", data, "load", _Command(), imports=imports)
+    faults = Faults()
+    _, load = _source_of("dataset", data, "load", _Command(), faults, imports=imports)
+    faults.check()
     return load
 
 
@@ -145,10 +199,13 @@ def resolve_deployment(recipe: Recipe, step: Deploy) -> tuple[DeployBackend, tup
     """
     quantize = [each for each in recipe.steps if isinstance(each, Quantize)]
     whole = attrs.evolve(recipe, steps=[*quantize, step])
-    techniques = tuple(_technique(i, each, _Command()) for i, each in enumerate(whole.steps))
+    place, faults = _Command(), Faults()
+    techniques = tuple(_technique(i, each, place, faults) for i, each in enumerate(whole.steps))
+    remarks = _check_engines(whole.steps, techniques, place, faults, here=True)
+    faults.check()
     backend = techniques[-1]
     assert isinstance(backend, DeployBackend)
-    return backend, _check_engines(whole, techniques, _Command(), here=True)
+    return backend, remarks
 
 
 def _no_data() -> Any:
@@ -157,6 +214,8 @@ def _no_data() -> Any:
 
 class _Nowhere:
     """Stands for the source of a recipe that was made in Python."""
+
+    folder = Path()
 
     def error(self, key: Key, message: str) -> RecipeError:
         return RecipeError(f"{'.'.join(map(str, key)) or 'recipe'}: {message}")
@@ -172,66 +231,118 @@ class _Command(_Nowhere):
 _Place = Source | _Nowhere
 
 
-def _technique(index: int, step: Step, place: _Place) -> Any:
+def _technique(index: int, step: DraftStep, place: _Place, faults: Faults) -> Any:
+    if step is None or isinstance(step, type):
+        return None
     named, field = technique_of(step), technique_field(type(step))
     if named is None or field is None:
         return None
     key: Key = ("steps", index, step.key)
     name_field, kind = field
-    return _create(kind, named, key, (*key, name_field), place)
+    return _create(kind, named, key, (*key, name_field), place, faults)
 
 
-def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place) -> Any:
+def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place, faults: Faults) -> Any:
+    """A technique, `None` if it can't be made."""
+    owner = f"{kind} {named.name!r}"
     try:
-        return build(registry.get(kind, named.name), named.options, owner=f"{kind} {named.name!r}")
+        return build(registry.get(kind, named.name), named.options, owner=owner)
     except OptionError as error:
-        raise place.error((*key, error.option or ""), str(error)) from error
+        for fault in (error, *error.others):
+            faults.add(place.error((*key, fault.option or ""), str(fault)), error)
     except PluginError as error:
-        raise place.error(name_key, str(error)) from error
+        faults.add(place.error(name_key, str(error)), error)
+    except Exception as error:  # a plugin may raise anything
+        faults.add(place.error(key, f"{owner} fails: {describe_error(error)}."), error)
+    return None
+
+
+def _contents(data: Any, place: _Place, faults: Faults) -> Contents | None:
+    try:
+        return data.contents if isinstance(data, Dataset) else None
+    except Exception as error:  # a plugin may raise anything
+        told = f"{type(data).__name__} can't tell its contents: {describe_error(error)}."
+        faults.add(place.error(("data",), told), error)
+        return None
 
 
 def _source_of(
-    kind: str, named: Named, method: str, place: _Place, *, imports: bool
-) -> tuple[Any, _Source | _NotImported]:
+    kind: str,
+    named: Named | None,
+    method: str,
+    place: _Place,
+    faults: Faults,
+    *,
+    imports: bool,
+) -> tuple[Any, Callable[[], Any]]:
     """A registered model or data set, or the user's own callable."""
     role = "data" if kind == "dataset" else "model"
     key: Key = (role,)
-    module_name, colon, attribute = named.name.partition(":")
-    if not colon or _is_distribution(kind, named.name):
-        technique = _create(kind, named, key, key, place)
-        return technique, _Source(named.name, getattr(technique, method))
+    if named is None:
+        return None, _nothing
+    module_name = _own_module(kind, named)
+    if module_name is None:
+        technique = _create(kind, named, key, key, place, faults)
+        return technique, Made(named.name, getattr(technique, method, _nothing))
     if not imports:
         return None, _NotImported(named.name, role)
-    function = _import(module_name, attribute, key, place)
     try:
+        function = _import(module_name, named.name.partition(":")[2], key, place)
         inspect.signature(function).bind(**named.options)
+    except RecipeError as error:
+        if module_name in sys.modules or module_name not in faults.modules:
+            faults.add(error, error.__cause__)
+        faults.modules.add(module_name)
+        return None, _nothing
     except TypeError as error:
-        raise place.error(key, f"{named.name} can't be called like this: {error}.") from error
+        words = f"{named.name} can't be called like this: {error}."
+        faults.add(place.error(key, words), error)
     except ValueError:  # a callable in C may not tell its signature
         pass
-    file = sys.modules[module_name].__file__
-    return None, _Source(
-        named.name, partial(function, **named.options), None if file is None else Path(file)
-    )
+    return None, OwnCallable(named.name, partial(function, **named.options), module_name)
+
+
+def too_few_classes(label: int, classes: int) -> str:
+    """The sentence for data with more classes than the model."""
+    return f"A label is {label}, and the model has {classes} classes: 0 to {classes - 1}."
+
+
+def _nothing() -> Any:
+    """Stands for what a faulty recipe would build or load."""
 
 
 @attrs.frozen
-class _Source:
+class Made:
     """What makes the model or gives the data; whatever it raises is told as its fault.
 
     Args:
         name: As the recipe has it.
         function: A technique's method, or the user's own callable with its options.
-        file: Where the user's own module lies.
     """
 
     name: str
     function: Callable[[], Any]
-    file: Path | None = None
 
     def __call__(self) -> Any:
         with blaming(f"{self.name} fails"):
             return self.function()
+
+
+@attrs.frozen
+class OwnCallable(Made):
+    """The user's own.
+
+    Args:
+        module: Where it is.
+    """
+
+    module: str
+
+    @property
+    def file(self) -> Path | None:
+        """Where its module lies."""
+        file = sys.modules[self.module].__file__
+        return None if file is None else Path(file)
 
 
 @attrs.frozen
@@ -248,10 +359,12 @@ class _NotImported:
         )
 
 
-def _is_distribution(kind: str, name: str) -> bool:
-    distribution, _, bare = name.rpartition(":")
-    entries = registry.list(kind)
-    return any(entry.distribution == distribution and entry.name == bare for entry in entries)
+def _own_module(kind: str, named: Named | None) -> str | None:
+    """The module of the user's own callable, `None` for what is registered."""
+    distribution, colon, bare = named.name.partition(":") if named else ("", "", "")
+    entries = registry.list(kind) if colon else []
+    registered = any(each.distribution == distribution and each.name == bare for each in entries)
+    return None if registered or not colon else distribution
 
 
 def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callable[..., Any]:
@@ -285,30 +398,48 @@ def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callab
     return checked
 
 
-def _check_requirements(recipe: Recipe, place: _Place) -> None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    for index, line in enumerate(recipe.requires):
+def _check_requirements(requires: Sequence[str], place: _Place, faults: Faults) -> bool:
+    """Whether every distribution that a recipe requires is installed, in whatever version."""
+    all_there = True
+    for index, line in enumerate(requires):
+        key: Key = ("requires", index)
         try:
             requirement = Requirement(line)
         except InvalidRequirement as error:
-            raise place.error(
-                ("requires", index), f"{line!r} is no requirement such as 'name>=1.0'."
-            ) from error
+            faults.add(place.error(key, f"{line!r} is no requirement such as 'name>=1.0'."), error)
+            continue
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
-            found = None
+            found, all_there = None, False
         if found is None or not requirement.specifier.contains(found, prereleases=True):
-            raise place.error(
-                ("requires", index),
+            told = (
                 f"needs {requirement}, installed: {found or 'not at all'}; "
-                f"pip install '{requirement}'.",
+                f"pip install '{requirement}'."
             )
+            faults.add(place.error(key, told))
+    return all_there
+
+
+def _weights(named: str | None, place: _Place, faults: Faults) -> Path | None:
+    """The file that a recipe's weights are in."""
+    if named is None:
+        return None
+    path = path_of(named, place.folder)
+    reason = why_no_file(path)
+    if reason is not None:
+        why = "" if reason == os.strerror(errno.ENOENT) else f": {reason}"
+        faults.add(place.error(("weights",), f"there is no file {shown(path)!r}{why}."))
+    return path
 
 
 def _check_engines(
-    recipe: Recipe, techniques: tuple[Any, ...], place: _Place, *, here: bool
+    steps: Sequence[DraftStep],
+    techniques: tuple[Any, ...],
+    place: _Place,
+    faults: Faults,
+    *,
+    here: bool,
 ) -> tuple[str, ...]:
     """Refuses a scheme that an engine can't run, and an engine that can't run here.
 
@@ -318,15 +449,14 @@ def _check_engines(
         Remarks on a scheme that an engine runs slowly, and on an engine that need not run here.
     """
     scheme, remarks = None, []
-    for index, (step, technique) in enumerate(zip(recipe.steps, techniques, strict=True)):
+    for index, (step, technique) in enumerate(zip(steps, techniques, strict=True)):
         if isinstance(technique, Quantizer):
             scheme = technique.scheme
-        if not isinstance(step, Deploy):
+        if not isinstance(step, Deploy) or not isinstance(technique, DeployBackend):
             continue
-        assert isinstance(technique, DeployBackend)
-        lacking, faults = technique.available(), []
+        lacking, wrong = technique.available(), []
         if scheme is not None and (reason := technique.unsuitable(scheme)):
-            faults.append(reason)
+            wrong.append(reason)
         elif scheme is not None and not technique.is_fast(scheme):
             assert technique.fast is not None
             remarks.append(
@@ -335,9 +465,9 @@ def _check_engines(
             )
         if lacking is not None:
             told = f"{step.backend} can't run here: {lacking}."
-            (faults if here or faults else remarks).append(told)
-        if faults:
-            raise place.error(("steps", index, step.key, "backend"), " ".join(faults))
+            (wrong if here or wrong else remarks).append(told)
+        if wrong:
+            faults.add(place.error(("steps", index, step.key, "backend"), " ".join(wrong)))
     return tuple(remarks)
 
 

@@ -11,7 +11,7 @@ import attrs
 
 from micronet import options, registry
 from micronet.errors import MicronetError
-from micronet.recipe import STEPS, own_fields, technique_field
+from micronet.recipe import LARGEST_SEED, STEPS, own_fields, technique_field
 
 _CALLABLE = r"^[\w.]+:\w+$"
 """`package.module:callable`."""
@@ -31,7 +31,13 @@ def recipe_schema() -> dict[str, Any]:
             "model": _named("model", "A registered model, or package.module:callable."),
             "data": _named("dataset", "A registered data set, or package.module:callable."),
             "weights": {"type": ["string", "null"], "description": "A state_dict to start from."},
-            "seed": {"type": "integer", "default": 0, "description": "Of everything random."},
+            "seed": {
+                "type": "integer",
+                "default": 0,
+                "minimum": 0,
+                "maximum": LARGEST_SEED,
+                "description": "Of everything random.",
+            },
             "requires": {"type": ["array", "null"], "items": {"type": "string"}},
             "steps": {
                 "type": "array",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -15,31 +15,37 @@ from micronet.recipe import (
     Fuse,
     Prune,
     Quantize,
-    Step,
     Train,
 )
-from micronet.recipe.file import Key
+from micronet.recipe.draft import DraftStep
+from micronet.recipe.plain_yaml import Key
 from micronet.techniques import Quantizer
 
 
-def fault_in_order(steps: Sequence[Step], techniques: Sequence[Any]) -> tuple[Key, str] | None:
-    """The first step, or key of one, that makes no sense where it stands, and why.
+def faults_in_order(
+    steps: Sequence[DraftStep], techniques: Sequence[Any]
+) -> Iterator[tuple[Key, str]]:
+    """Each step, or key of one, that makes no sense where it stands, and why.
+
+    Nothing is said of what follows a step that is unknown.
 
     Args:
         steps: Those of a recipe.
-        techniques: For each the instance of its technique, if it names one.
+        techniques: For each the instance of its technique, if it names one that is known.
     """
+    kinds: list[Any] = [step if isinstance(step, type) else type(step) for step in steps]
     stage = _Stage()
-    for index, (step, technique) in enumerate(zip(steps, techniques, strict=True)):
-        key: Key = ("steps", index, step.key)
+    for index, (step, kind, technique) in enumerate(zip(steps, kinds, techniques, strict=True)):
+        if step is None:
+            return
+        key: Key = ("steps", index, kind.key)
         sparse = isinstance(step, Train) and step.sparsity is not None
-        if sparse and not any(isinstance(later, Prune) for later in steps[index + 1 :]):
-            return (*key, "sparsity"), "sparsity prepares pruning, and no prune step follows."
-        reason = stage.why_not(step)
+        if sparse and not {Prune, type(None)} & {*kinds[index + 1 :]}:
+            yield (*key, "sparsity"), "sparsity prepares pruning, and no prune step follows."
+        reason = stage.why_not(kind, step)
         if reason is not None:
-            return key, reason
-        stage.enter(step, technique)
-    return None
+            yield key, reason
+        stage.enter(kind, step, technique)
 
 
 _NEEDS_DATA = (
@@ -68,7 +74,7 @@ class _Stage:
     ready: bool = True
     fused: frozenset[str] = frozenset()
 
-    def why_not(self, step: Step) -> str | None:
+    def why_not(self, kind: type[Any], step: DraftStep) -> str | None:
         """Why a step makes no sense now, `None` if it does."""
         reasons: dict[type[Any], tuple[tuple[bool, str], ...]] = {
             Prune: (
@@ -90,15 +96,15 @@ class _Stage:
             Evaluate: ((not self.ready, f"evaluate {_NEEDS_DATA}"),),
             Deploy: ((not self.ready, f"deploy {_NEEDS_DATA}"),),
         }
-        return next((why for wrong, why in reasons.get(type(step), ()) if wrong), None)
+        return next((why for wrong, why in reasons.get(kind, ()) if wrong), None)
 
-    def enter(self, step: Step, technique: Any) -> None:
-        """The stage after a step."""
-        if isinstance(step, Quantize):
-            assert isinstance(technique, Quantizer)
-            self.quantized, self.needs_data = True, technique.needs_data
-            self.ready = not technique.needs_data
-        elif isinstance(step, (Train, Calibrate)):
+    def enter(self, kind: type[Any], step: DraftStep, technique: Any) -> None:
+        """The stage after a step; what it lacked counts as given, so that it is told once."""
+        if kind is Quantize:
+            known = isinstance(technique, Quantizer)
+            self.quantized, self.needs_data = True, technique.needs_data if known else True
+            self.ready = not (known and technique.needs_data)
+        elif kind in (Train, Calibrate, Freeze, Evaluate, Deploy):
             self.ready = True
         elif isinstance(step, Fuse):
             self.fused |= {step.fuser}

@@ -43,9 +43,21 @@ class Named:
     options: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
 
 
-def _check_seed(_recipe: Any, _field: Any, seed: int) -> None:
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
+
+def fault_of_seed(seed: int) -> str | None:
+    """Why a number is no seed, `None` if it is one."""
     if seed < 0:
-        raise RecipeError(f"seed must be at least 0, got {seed}.")
+        return f"seed must be at least 0, got {seed}."
+    return f"seed must be at most {LARGEST_SEED}, got {seed}." if seed > LARGEST_SEED else None
+
+
+def _check_seed(_recipe: Any, _field: Any, seed: int) -> None:
+    fault = fault_of_seed(seed)
+    if fault is not None:
+        raise RecipeError(fault)
 
 
 def _as_steps(steps: Iterable[Step]) -> tuple[Step, ...]:
@@ -62,20 +74,24 @@ class Train:
 
     key: ClassVar[str] = "train"
 
-    epochs: int = option(1, ge=1, doc="Passes over the training set.")
-    lr: float = option(1e-3, gt=0, doc="Learning rate at the start.")
-    batch_size: int = option(64, ge=1, doc="Images in a step, on each process.")
+    epochs: int = option(1, ge=1, most=10**6, doc="Passes over the training set.")
+    lr: float = option(1e-3, gt=0, least=1e-30, most=1e30, doc="Learning rate at the start.")
+    batch_size: int = option(64, ge=1, most=10**6, doc="Images in a step, on each process.")
     optimizer: Literal["adamw", "sgd"] = option(
         "adamw", doc="AdamW, or SGD with a momentum of 0.9."
     )
-    weight_decay: float = option(0.0, ge=0, doc="Decay of the weights.")
+    weight_decay: float = option(0.0, ge=0, most=1e12, doc="Decay of the weights.")
     schedule: Literal["cosine", "constant"] = option(
         "cosine", doc="How the learning rate goes on: down to 0 along a cosine, or not at all."
     )
     sparsity: float | None = option(
-        None, gt=0, doc="Strength of the sparsity term of the pruner in the next prune step."
+        None,
+        gt=0,
+        least=1e-30,
+        most=1e12,
+        doc="Strength of the sparsity term of the pruner in the next prune step.",
     )
-    workers: int = option(0, ge=0, doc="Processes that load data.")
+    workers: int = option(0, ge=0, most=1024, doc="Processes that load data.")
 
 
 @attrs.frozen(kw_only=True)
@@ -104,8 +120,10 @@ class Calibrate:
 
     key: ClassVar[str] = "calibrate"
 
-    batches: int = option(8, ge=1, doc="Batches of training images, in the data set's order.")
-    batch_size: int = option(64, ge=1, doc="Images in a batch.")
+    batches: int = option(
+        8, ge=1, most=10**9, doc="Batches of training images, in the data set's order."
+    )
+    batch_size: int = option(64, ge=1, most=10**6, doc="Images in a batch.")
 
 
 @attrs.frozen(kw_only=True)
@@ -146,9 +164,11 @@ class Deploy:
     dynamic: tuple[Literal["batch", "height", "width"], ...] = option(
         ("batch",), doc="Dimensions that may differ at run time; the batch always may."
     )
-    latency_batch: int = option(1, ge=1, doc="Images in a call whose latency is measured.")
+    latency_batch: int = option(
+        1, ge=1, most=65_536, doc="Images in a call whose latency is measured."
+    )
     threads: int | None = option(
-        None, ge=1, doc="Threads of the engine; null lets the engine choose."
+        None, ge=1, most=1024, doc="Threads of the engine; null lets the engine choose."
     )
 
 

@@ -6,7 +6,7 @@ work and import what they need.
 """
 
 from micronet.techniques.channel_pruner import ChannelPruner
-from micronet.techniques.dataset import Dataset
+from micronet.techniques.dataset import Contents, Dataset
 from micronet.techniques.deploy_backend import Artifact, DeployBackend, Runner
 from micronet.techniques.fuser import Fuser
 from micronet.techniques.model import Model
@@ -32,6 +32,7 @@ __all__ = [
     "KINDS",
     "Artifact",
     "ChannelPruner",
+    "Contents",
     "Dataset",
     "DeployBackend",
     "Fuser",

@@ -5,13 +5,33 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import attrs
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset as TorchDataset
 
 
+@attrs.frozen
+class Contents:
+    """What a data set holds.
+
+    Args:
+        shape: Of each image: [channels, height, width].
+        classes: How many its labels tell apart.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+
+
 class Dataset(ABC):
     """Contract of a data set."""
+
+    @property
+    def contents(self) -> Contents | None:
+        """What it holds, where that is known without loading it; checked against the model."""
+        return None
 
     @abstractmethod
     def load(self) -> tuple[TorchDataset[tuple[Tensor, ...]], TorchDataset[tuple[Tensor, ...]]]:

@@ -9,7 +9,7 @@ import attrs
 
 from micronet.errors import DataError, OptionError
 from micronet.options import option
-from micronet.techniques import Dataset
+from micronet.techniques import Contents, Dataset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,10 @@ _SPLIT_SEED = 0
 @attrs.frozen(kw_only=True)
 class Digits(Dataset):
     """scikit-learn's handwritten digits: 8x8 grey, resized to 3x32x32, four fifths for training."""
+
+    @property
+    def contents(self) -> Contents:
+        return Contents((3, 32, 32), classes=10)
 
     def load(self) -> tuple[Split, Split]:
         import numpy as np
@@ -55,16 +59,21 @@ class CIFAR10(Dataset):
         None, doc="Folder that holds it, or takes it; by default the user's cache."
     )
 
+    @property
+    def contents(self) -> Contents:
+        return Contents((3, 32, 32), classes=10)
+
     def load(self) -> tuple[Split, Split]:
         from torchvision import datasets, transforms
 
-        root = Path(self.root).expanduser() if self.root else _cache() / "cifar10"
         normalize = [
             transforms.ToTensor(),
             transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         ]
         augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        root = Path(self.root or _cache() / "cifar10")
         try:
+            root = root.expanduser()
             root.mkdir(parents=True, exist_ok=True)
             train = datasets.CIFAR10(
                 root, train=True, transform=transforms.Compose(augment + normalize), download=True
@@ -72,7 +81,7 @@ class CIFAR10(Dataset):
             test = datasets.CIFAR10(
                 root, train=False, transform=transforms.Compose(normalize), download=True
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
                 f"CIFAR-10 is not in {root} and could not be fetched ({error}). Put "
                 f"cifar-10-python.tar.gz there, or run once where there is a network."
@@ -89,15 +98,28 @@ class ImageFolder(Dataset):
     """
 
     root: str = option(doc="Folder with the folders train and test (or val).")
-    size: int = option(224, ge=1, doc="Height and width of the images that the model gets.")
+    size: int = option(
+        224, ge=1, most=10**4, doc="Height and width of the images that the model gets."
+    )
 
     def __attrs_post_init__(self) -> None:
-        if not (self._folder / "train").is_dir() or self._test_folder is None:
+        try:
+            there = self._folder.is_dir()
+            whole = (self._folder / "train").is_dir() and self._test_folder is not None
+        except (OSError, RuntimeError, ValueError) as error:  # too long, of no user, with a NUL
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise OptionError(f"root {self.root!r} can't be read: {reason}.", "root") from error
+        if not whole:
             raise OptionError(
                 f"root must hold a folder 'train' and a folder 'test' or 'val', and "
-                f"{self.root!r} {'does not' if self._folder.is_dir() else 'is no folder'}.",
+                f"{self.root!r} {'does not' if there else 'is no folder'}.",
                 "root",
             )
+
+    @property
+    def contents(self) -> Contents:
+        classes = sum(folder.is_dir() for folder in (self._folder / "train").iterdir())
+        return Contents((3, self.size, self.size), classes)
 
     @property
     def _folder(self) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class NIN(Model):
     """Network in network (Lin et al. 2014) for 3x32x32 images, with batch norms."""
 
-    num_classes: int = option(10, ge=1, doc="Classes to tell apart.")
+    num_classes: int = option(10, ge=1, most=10**6, doc="Classes to tell apart.")
     cfg: tuple[int, ...] = option(
         (192, 160, 96, 192, 192, 192, 192, 192),
         doc="Output channels of the eight layers before the last.",
@@ -37,7 +37,7 @@ class NIN(Model):
 class NINGC(Model):
     """Network in network with group convolutions and channel shuffle, for 3x32x32 images."""
 
-    num_classes: int = option(10, ge=1, doc="Classes to tell apart.")
+    num_classes: int = option(10, ge=1, most=10**6, doc="Classes to tell apart.")
     cfg: tuple[int, ...] = option(
         (256, 256, 256, 512, 512, 512, 1024, 1024),
         doc="Output channels of the eight layers before the last; their groups must divide them.",
@@ -68,7 +68,7 @@ class ResNet(Model):
     bottlenecks: ClassVar[bool]
     blocks: ClassVar[tuple[int, ...]]
 
-    num_classes: int = option(10, ge=1, doc="Classes to tell apart.")
+    num_classes: int = option(10, ge=1, most=10**6, doc="Classes to tell apart.")
 
     def build(self) -> nn.Module:
         from micronet_zoo.resnet import BasicBlock, Bottleneck, ResNetModule

@@ -32,7 +32,7 @@ class TorchvisionModel(Model):
 
     architecture: ClassVar[str]
 
-    num_classes: int = option(1000, ge=1, doc="Classes to tell apart.")
+    num_classes: int = option(1000, ge=1, most=10**6, doc="Classes to tell apart.")
     weights: str | None = option(
         None,
         doc="Trained weights by torchvision's name, such as DEFAULT, fetched once; null for fresh.",

@@ -114,3 +114,24 @@ def test_cifar10_in_a_place_that_is_a_file_is_refused_in_words(create, tmp_path)
     (tmp_path / "data").write_text("")
     with pytest.raises(DataError, match="CIFAR-10 is not in"):
         create("dataset", "cifar10", root=str(tmp_path / "data")).load()
+
+
+def test_what_a_data_set_tells_of_itself_is_what_it_loads(create, digits, tmp_path):
+    for split in ("train", "test"):
+        draw(tmp_path, split, ["cat", "dog", "owl"])
+    folder = create("dataset", "image_folder", root=str(tmp_path), size=16)
+    for told, (train, _) in (
+        (create("dataset", "digits").contents, digits),
+        (folder.contents, folder.load()),
+    ):
+        labels = {int(label) for _, label in train}
+        assert tuple(train[0][0].shape) == told.shape
+        assert labels == set(range(told.classes))
+
+
+@pytest.mark.parametrize("root", ["~nosuchuser/x", "a\0b", "x" * 5000])
+def test_a_root_of_any_shape_is_refused_in_words(create, root):
+    with pytest.raises(OptionError, match=r"root .*(can't be read: |is no folder\.)"):
+        create("dataset", "image_folder", root=root)
+    with pytest.raises(DataError, match=r"^CIFAR-10 is not in "):
+        create("dataset", "cifar10", root=root).load()
