@@ -5,7 +5,12 @@ what to do. The command line prints it and exits with 2; Python code catches `Mi
 """
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 
 class MicronetError(Exception):
@@ -35,6 +40,10 @@ class RecipeError(MicronetError):
 
 class DataError(MicronetError):
     """A data set or a file that is missing or can't be read."""
+
+
+class WriteError(MicronetError, OSError):
+    """A file or a folder that can't be written."""
 
 
 class RunError(MicronetError):
@@ -71,5 +80,67 @@ def listed(names: Iterable[str]) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Another's error as the tail of a sentence: its type, and the first line of its message."""
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # its author's `__str__` may raise anything
+        lines = []
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+@contextmanager
+def blaming(what: str, kind: type[MicronetError] = DataError) -> Iterator[None]:
+    """Tells whatever a user's code raises as its fault, a `sys.exit` too; an interrupt passes.
+
+    Args:
+        what: How the sentence begins, as in `shop:data fails`.
+        kind: The error to raise.
+    """
+    try:
+        yield
+    except (MicronetError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a user's code may raise anything
+        raise kind(f"{what}: {describe_error(error)}.") from error
+
+
+def refusal(
+    error: OSError,
+    path: os.PathLike[str] | str | None = None,
+    *,
+    use: Literal["read", "write"] | None = None,
+) -> MicronetError:
+    """What the system refuses, as an error that names the path and what is wrong with it.
+
+    Args:
+        error: The system's.
+        path: As the user knows it; by default the error's own.
+        use: What was tried; by default what the error alone tells.
+    """
+    where = error.filename if path is None else os.fspath(path)
+    reason = f"{error.strerror or describe_error(error)}{_WAYS_ON.get(error.errno or 0, '')}"
+    if use == "write" or (use is None and error.errno in _OF_WRITING):
+        refused = WriteError(f"Can't write{f' {where}' if where else ''}: {reason}.")
+        refused.errno = error.errno
+        return refused
+    if use == "read":
+        return DataError(f"{where} can't be read: {reason}.")
+    return MicronetError(f"Can't use {where}: {reason}." if where else f"{reason}.")
+
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_WAYS_ON = {
+    errno.EMFILE: "; raise the limit of this process with ulimit -n",
+    errno.ENFILE: "; raise the limit of this machine, or end other programs",
+}
+
+
+def printable(text: str) -> str:
+    r"""A text without what a terminal would obey: control characters, and those that turn lines.
+
+    >>> printable("\x1b[2Jfine")
+    '\\x1b[2Jfine'
+    """
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -8,10 +8,8 @@ validation stays registered.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
 from importlib.metadata import Distribution, EntryPoint, distributions, version
 from itertools import chain
 from typing import Literal
@@ -24,6 +22,7 @@ from packaging.utils import canonicalize_name
 from micronet import hookspecs
 from micronet.errors import PluginError
 from micronet.hookspecs import ENTRY_POINT_GROUP
+from micronet.streams import stdout_on_stderr
 from micronet.techniques import KINDS, Technique
 
 BLOCK_VARIABLE = "MICRONET_BLOCK_PLUGINS"
@@ -109,12 +108,12 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
         _check_versions(point)
         missing = _missing(point.dist)
         start = time.perf_counter()
-        with redirect_stdout(sys.stderr):  # stdout is for results
+        with stdout_on_stderr():
             module = point.load()
-        seconds = time.perf_counter() - start
-        manager.register(module, name=registered)
-        manager.check_pending()
-        techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
+            seconds = time.perf_counter() - start
+            manager.register(module, name=registered)
+            manager.check_pending()
+            techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even exit the process when it is imported
