@@ -8,8 +8,7 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Literal
 
 
@@ -78,29 +77,18 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def message_of(error: BaseException) -> str:
+    """What an error says; nothing if its author's `__str__` raises one itself."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
+
+
 def describe_error(error: BaseException) -> str:
     """Another's error as the tail of a sentence: its type, and the first line of its message."""
-    try:
-        lines = str(error).strip().splitlines()
-    except Exception:  # its author's `__str__` may raise anything
-        lines = []
+    lines = message_of(error).splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
-
-
-@contextmanager
-def blaming(what: str, kind: type[MicronetError] = DataError) -> Iterator[None]:
-    """Tells whatever a user's code raises as its fault, a `sys.exit` too; an interrupt passes.
-
-    Args:
-        what: How the sentence begins, as in `shop:data fails`.
-        kind: The error to raise.
-    """
-    try:
-        yield
-    except (MicronetError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # a user's code may raise anything
-        raise kind(f"{what}: {describe_error(error)}.") from error
 
 
 def refusal(

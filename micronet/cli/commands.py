@@ -53,9 +53,9 @@ _SET = typer.Option(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from micronet.distribution import own_version
 
-        print_result(version("micronet"))
+        print_result(own_version())
         raise typer.Exit
 
 
@@ -246,7 +246,10 @@ def _schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from micronet.recipe.schema import recipe_schema
 
-    print_json(recipe_schema())
+    schema = recipe_schema()
+    print_json(schema)
+    if "$comment" in schema:
+        tell([schema["$comment"]])
 
 
 @_command("list-plugins")

@@ -10,7 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("micronet", "torch", "torchvision", "accelerate", "numpy", "onnx", "onnxruntime")
+from micronet.distribution import own_version
+
+_PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "onnx", "onnxruntime")
 
 
 def environment(
@@ -30,7 +32,10 @@ def environment(
     return {
         "seed": seed,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {
+            "micronet": own_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
