@@ -91,6 +91,13 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
 
+def in_words(error: BaseException) -> MicronetError | None:
+    """The error of ours that tells of another; `None` where that is a fault of somebody's code."""
+    if isinstance(error, MicronetError):
+        return error
+    return refusal(error) if isinstance(error, OSError) and error.strerror else None
+
+
 def refusal(
     error: OSError,
     path: os.PathLike[str] | str | None = None,
@@ -117,6 +124,7 @@ def refusal(
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _WAYS_ON = {
+    errno.EEXIST: "; a part of the path is no folder",
     errno.EMFILE: "; raise the limit of this process with ulimit -n",
     errno.ENFILE: "; raise the limit of this machine, or end other programs",
 }

@@ -33,17 +33,15 @@ def main() -> NoReturn:
 
 def _told(error: BaseException, *, traceback: bool) -> int | None:
     """Says on stderr what ended a command, and gives the exit code; `None` if it has no words."""
-    from micronet.errors import MicronetError, WriteError, refusal
+    from micronet.errors import WriteError, in_words
     from micronet.streams import close_stdout, say
 
     close_stdout()  # it may be what failed
     if _is_interrupt(error):
         say("Interrupted. What is finished is kept; the same command goes on.")
         return _INTERRUPTED
-    told: BaseException = error
-    if isinstance(error, OSError) and not isinstance(error, MicronetError) and error.strerror:
-        told = refusal(error)
-    if not isinstance(told, MicronetError):
+    told = in_words(error)
+    if told is None:
         return None
     if traceback:
         from traceback import print_exception

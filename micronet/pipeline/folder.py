@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from micronet.pipeline.results import Results, Row
 from micronet.recipe import to_plain
 from micronet.recipe.file import Source, structure
 from micronet.recipe.resolution import resolve
-from micronet.storage.files import remove_leftovers, write_text
+from micronet.storage.files import remove_leftovers, write_text, writing
 
 _RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
 _RESULTS = ("results.json", "results.md")
@@ -70,19 +71,31 @@ class RunFolder:
         """Keeps other runs out; the lock of a killed run is free.
 
         Raises:
-            RunError: Another run works here.
+            RunError: Another run works here, or none can.
+            WriteError: The system refuses the folder.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise RunError(f"--out must be a folder, and {error.filename} is a file.") from error
+        with writing(self.path):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise RunError(
+                    f"--out must be a folder, and {error.filename} is a file."
+                ) from error
         lock = FileLock(self.path / _LOCK)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise RunError(
-                f"Another run works in {self.path}. Wait for it, or choose another --out."
-            ) from error
+        with writing(self.path / _LOCK):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout as error:
+                raise RunError(
+                    f"Another run works in {self.path}. Wait for it, or choose another --out."
+                ) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                    raise
+                raise RunError(
+                    f"The file system of {self.path} gives no locks, which keep other runs out. "
+                    f"Choose an --out on another."
+                ) from error
         try:
             yield
         finally:

@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 import yaml
 
-from micronet.errors import OptionError, RecipeError, listed, nearest
+from micronet.errors import DataError, OptionError, RecipeError, listed, nearest
 from micronet.options import build, matches
 from micronet.recipe import STEPS, Named, Recipe, Step, own_fields, technique_field, to_plain
+from micronet.storage.files import read_text
 
 Key = tuple[str | int, ...]
 """Where something stands in a recipe: `("steps", 0, "train", "lr")`."""
@@ -181,10 +182,9 @@ def _open(name: str) -> Source:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or _is_file(path):
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise RecipeError(f"{name} can't be read: {reason}.") from error
+            text = read_text(name)
+        except DataError as error:
+            raise RecipeError(str(error)) from error
         return parse(text, name, path.parent)
     recipes = shipped()
     if name not in recipes:
