@@ -40,9 +40,9 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from micronet.distribution import own_version
 
-        return version("micronet")
+        return own_version()
     if name not in _LAZY:
         raise AttributeError(f"module 'micronet' has no attribute {name!r}")
     module_name, attribute = _LAZY[name]

@@ -5,8 +5,12 @@ what to do. The command line prints it and exits with 2; Python code catches `Mi
 """
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 
 class MicronetError(Exception):
@@ -51,6 +55,10 @@ class DataError(MicronetError):
     """A data set or a file that is missing or can't be read."""
 
 
+class WriteError(MicronetError, OSError):
+    """A file or a folder that can't be written."""
+
+
 class RunError(MicronetError):
     """A run that can't start or go on in its folder, or whose numbers went wrong."""
 
@@ -83,9 +91,17 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def message_of(error: BaseException) -> str:
+    """What an error says; nothing if its author's `__str__` raises one itself."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
+
+
 def describe_error(error: BaseException) -> str:
     """Another's error as the tail of a sentence: its type, and the first line of its message."""
-    lines = str(error).strip().splitlines()
+    lines = message_of(error).splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
 
@@ -103,3 +119,54 @@ def blaming(what: str, kind: type[MicronetError] = DataError) -> Iterator[None]:
         raise
     except BaseException as error:  # a user's code may raise anything
         raise kind(f"{what}: {describe_error(error)}.") from error
+
+
+def in_words(error: BaseException) -> MicronetError | None:
+    """The error of ours that tells of another; `None` where that is a fault of somebody's code."""
+    if isinstance(error, MicronetError):
+        return error
+    return refusal(error) if isinstance(error, OSError) and error.strerror else None
+
+
+def refusal(
+    error: OSError,
+    path: os.PathLike[str] | str | None = None,
+    *,
+    use: Literal["read", "write"] | None = None,
+) -> MicronetError:
+    """What the system refuses, as an error that names the path and what is wrong with it.
+
+    Args:
+        error: The system's.
+        path: As the user knows it; by default the error's own.
+        use: What was tried; by default what the error alone tells.
+    """
+    where = error.filename if path is None else os.fspath(path)
+    reason = f"{error.strerror or describe_error(error)}{_WAYS_ON.get(error.errno or 0, '')}"
+    if use == "write" or (use is None and error.errno in _OF_WRITING):
+        refused = WriteError(f"Can't write{f' {where}' if where else ''}: {reason}.")
+        refused.errno = error.errno
+        return refused
+    if use == "read":
+        return DataError(f"{where} can't be read: {reason}.")
+    return MicronetError(f"Can't use {where}: {reason}." if where else f"{reason}.")
+
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_WAYS_ON = {
+    errno.EEXIST: "; a part of the path is no folder",
+    errno.EMFILE: "; raise the limit of this process with ulimit -n",
+    errno.ENFILE: "; raise the limit of this machine, or end other programs",
+}
+
+
+def printable(text: str) -> str:
+    r"""A text without what a terminal would obey: control characters, and those that turn lines.
+
+    >>> printable("\x1b[2Jfine")
+    '\\x1b[2Jfine'
+    """
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

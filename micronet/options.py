@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
-from micronet.errors import OptionError, listed, nearest
+from micronet.errors import MicronetError, OptionError, describe_error, listed, nearest
 
 T = TypeVar("T")
 
@@ -128,6 +128,11 @@ def build(cls: Callable[..., T], values: Mapping[str, Any], *, owner: str | None
         if owner is None:
             raise
         raise OptionError(f"{owner}: {error}", error.option) from error
+    except (MicronetError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # validators and defaults of a plugin may raise anything
+        whose = owner or getattr(cls, "__name__", "this")
+        raise OptionError(f"{whose} refuses its options: {describe_error(error)}.") from error
 
 
 def _faults(cls: Any, values: Mapping[str, Any], owner: str | None) -> list[OptionError]:
@@ -173,13 +178,18 @@ def describe(cls: Any) -> list[OptionInfo]:
 
 
 def hints_of(cls: Any) -> dict[str, Any]:
-    """The types of a class's fields; raises OptionError where a name in them does not resolve."""
+    """The types of a class's fields; raises OptionError where one has none or does not resolve."""
     try:
-        return typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls)
     except Exception as error:
+        told = describe_error(error)
         raise OptionError(
-            f"The options of {cls.__name__} have types that do not resolve: {error}."
+            f"The options of {cls.__name__} have types that do not resolve: {told}."
         ) from error
+    for field in attrs.fields(cls):
+        if field.name not in hints:
+            raise OptionError(f"The option {field.name!r} of {cls.__name__} has no type.")
+    return hints
 
 
 def plain_default(field: Any) -> Any:
@@ -190,7 +200,7 @@ def plain_default(field: Any) -> Any:
     if default is attrs.NOTHING:
         return None
     try:
-        json.dumps(default)
+        json.dumps(default, allow_nan=False)
     except (TypeError, ValueError):
         return str(default)
     return default

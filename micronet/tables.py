@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from typing import TextIO
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from micronet.errors import printable
 
 Cells = list[list[str]]
 """Rows of text, the header first."""
 
 
-def print_table(header: list[str], body: list[list[str]]) -> None:
+def print_table(header: list[str], body: list[list[str]], file: TextIO | None = None) -> None:
     """A table of words, which take several lines where the terminal is narrow."""
     cells = [header, *body]
-    console = _console()
+    console = _console(file)
     fits = _width(cells) <= console.width
     if not console.is_terminal:
         console.width = _width(cells)
     console.print(_table(cells, close=console.is_terminal and not fits, wrap=True))
 
 
-def print_tables_that_fit(*choices: list[Cells]) -> None:
+def print_tables_that_fit(*choices: list[Cells], file: TextIO | None = None) -> None:
     """The first choice whose tables fit the terminal, else the last one drawn closer together.
 
     Args:
         choices: Each some tables, the widest first; those of a header alone are left out.
+        file: Where to print; stdout if not given.
     """
-    console = _console()
+    console = _console(file)
     fitting = [tables for tables in choices if max(map(_width, tables)) <= console.width]
     close = console.is_terminal and not fitting
     tables = choices[-1] if close else (fitting or choices)[0]
@@ -40,8 +46,11 @@ def print_tables_that_fit(*choices: list[Cells]) -> None:
             console.print(_table(cells, close=close))
 
 
-def _console() -> Console:
-    return Console(markup=False, highlight=False)
+def _console(file: TextIO | None) -> Console:
+    console = Console(file=file, markup=False, highlight=False)
+    if file is not None and file.isatty() and "COLUMNS" not in os.environ:
+        console.width = os.get_terminal_size(file.fileno()).columns  # stdout may be another
+    return console
 
 
 def _table(cells: Cells, *, close: bool = False, wrap: bool = False) -> Table:
@@ -51,7 +60,7 @@ def _table(cells: Cells, *, close: bool = False, wrap: bool = False) -> Table:
     for number, title in enumerate(header):
         table.add_column(title, overflow="fold", no_wrap=number == 0 or not wrap)
     for row in body:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     return table
 
 

@@ -195,3 +195,35 @@ def test_a_users_module_that_exits_is_no_success(micronet_cli, tmp_path):
     done = micronet_cli("validate", "r.yaml")
     assert done.returncode == 2
     assert "mine" in done.stderr
+
+
+INTERRUPT_AT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+DEAF = """
+try:
+    import colorsys
+except BaseException:
+    raise ImportError("initialization failed")
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["micronet.streams", "typer", "rich.table", "pluggy", "micronet_zoo", "colorsys"]
+)
+def test_an_interrupt_while_modules_are_imported_ends_with_130(micronet_cli, tmp_path, module):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT_AT)
+    (tmp_path / "deaf.py").write_text(DEAF)
+    (tmp_path / "r.yaml").write_text("model: deaf:net\ndata: digits\nsteps: [train]\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = micronet_cli("validate", "r.yaml", env={"PYTHONPATH": path, "INTERRUPT_AT": module})
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Interrupted. What is finished is kept; the same command goes on.\n"

@@ -26,7 +26,7 @@ from sphinx.errors import ExtensionError
 
 import micronet
 from micronet import registry
-from micronet.cli import app as micronet_command
+from micronet.cli.commands import app as micronet_command
 from micronet.errors import RecipeError
 from micronet.hookspecs import ENTRY_POINT_GROUP
 from micronet.options import OptionInfo, describe

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from micronet.cli.printing import JSON, print_json, tell
-from micronet.tables import print_table
+from micronet.cli.printing import JSON, print_json, print_result, print_table, tell
 
 if TYPE_CHECKING:
     from micronet.deployment.bench import Latency
@@ -120,13 +119,13 @@ def bench(
     if done.float_latency is not None:
         rows.append(["float", *_times(done.float_latency, mark)])
     images = "no batch" if done.batch is None else f"batch {done.batch}"
-    print(f"{done.artifact}: {done.engine}, {images}, {done.rounds} calls in turns")
-    print(f"Takes {'; '.join(done.inputs)}\nGives {'; '.join(done.outputs)}\n")
+    print_result(f"{done.artifact}: {done.engine}, {images}, {done.rounds} calls in turns")
+    print_result(f"Takes {'; '.join(done.inputs)}\nGives {'; '.join(done.outputs)}\n")
     print_table(["Model", "p50 (ms)", "p90 (ms)", "p99 (ms)", "Images/s"], rows)
     if done.speedup is not None:
-        print(f"Speed-up: {done.speedup:.2f}x{mark}")
+        print_result(f"Speed-up: {done.speedup:.2f}x{mark}")
     if done.disturbed:
-        print(LEGEND)
+        print_result(LEGEND)
 
 
 def evaluate(
@@ -171,7 +170,7 @@ def show_artifact(directory: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(attrs.asdict(artifact, filter=attrs.filters.exclude("directory")))
         return
-    print(f"{directory}: {artifact.engine}, {artifact.size_bytes / 1e6:.3f} MB\n")
+    print_result(f"{directory}: {artifact.engine}, {artifact.size_bytes / 1e6:.3f} MB\n")
     signature = artifact.signature
     rows = [
         [side, spec.name, spec.dtype, f"[{', '.join(map(str, spec.shape))}]"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from micronet.compression import cards
-from micronet.errors import MicronetError
+from micronet.errors import MicronetError, in_words
 
 _INTERRUPTED = 130
 
@@ -48,8 +48,11 @@ def run(
         if script is not None and (processes := cards.processes(arguments)) > 1:
             return cards.launch(script, words, processes)
         command(arguments)
-    except MicronetError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+    except (MicronetError, OSError) as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(f"{parser.prog}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _INTERRUPTED

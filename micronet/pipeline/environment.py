@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from micronet.distribution import own_version
+
 _VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
@@ -23,7 +25,7 @@ _VARIABLES = (
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
 """By these, kernels compute otherwise, below all that micronet could set."""
-_PACKAGES = ("micronet", "torch", "torchvision", "accelerate", "numpy", "onnx", "onnxruntime")
+_PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "onnx", "onnxruntime")
 
 
 def environment(
@@ -50,7 +52,10 @@ def environment(
     return {
         "seed": seed,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {
+            "micronet": own_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),

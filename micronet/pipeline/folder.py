@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,19 +14,20 @@ import attrs
 import yaml
 from filelock import FileLock, Timeout
 
-from micronet.errors import DataError, MicronetError, RunError, describe_error
+from micronet.errors import DataError, MicronetError, RecipeError, RunError
 from micronet.pipeline.results import Results, Row
-from micronet.recipe import to_plain
+from micronet.recipe import plain_yaml, to_plain
 from micronet.recipe.file import Source, structure
 from micronet.recipe.resolution import resolve
 from micronet.storage.files import (
     check_sums,
     read_json,
-    regular,
+    read_text,
     remove,
     remove_leftovers,
     sha256,
     write_text,
+    writing,
 )
 
 _RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
@@ -83,19 +85,31 @@ class RunFolder:
         """Keeps other runs out; the lock of a killed run is free.
 
         Raises:
-            RunError: Another run works here.
+            RunError: Another run works here, or none can.
+            WriteError: The system refuses the folder.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise RunError(f"--out must be a folder, and {error.filename} is a file.") from error
+        with writing(self.path):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise RunError(
+                    f"--out must be a folder, and {error.filename} is a file."
+                ) from error
         lock = FileLock(self.path / _LOCK)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise RunError(
-                f"Another run works in {self.path}. Wait for it, or choose another --out."
-            ) from error
+        with writing(self.path / _LOCK):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout as error:
+                raise RunError(
+                    f"Another run works in {self.path}. Wait for it, or choose another --out."
+                ) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                    raise
+                raise RunError(
+                    f"The file system of {self.path} gives no locks, which keep other runs out. "
+                    f"Choose an --out on another."
+                ) from error
         try:
             yield
         finally:
@@ -283,9 +297,10 @@ def _number(step: str) -> int:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(regular(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path} can't be read: {describe_error(error)}.") from error
+        content, _ = plain_yaml.load(read_text(path), str(path))
+    except RecipeError as error:
+        raise DataError(str(error)) from error
+    return content
 
 
 def _with_newer_options(recipe: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal, Union
 import attrs
 
 from micronet import options, registry
-from micronet.errors import MicronetError
+from micronet.errors import MicronetError, describe_error
 from micronet.recipe import LARGEST_SEED, STEPS, own_fields, technique_field
 
 _CALLABLE = r"^[\w.]+:\w+$"
@@ -18,18 +19,22 @@ _CALLABLE = r"^[\w.]+:\w+$"
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Draft 2020-12. Covers every technique that is installed where it is made."""
-    steps = [_step(name, cls) for name, cls in STEPS.items()]
+    """Draft 2020-12. Covers every technique that is installed where it is made.
+
+    Those that are broken are left out; its `$comment` says which, and why.
+    """
+    faults: list[str] = []
+    steps = [_step(name, cls, faults) for name, cls in STEPS.items()]
     bare = [name for name, cls in STEPS.items() if technique_field(cls) is None]
-    return {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "micronet recipe",
         "type": "object",
         "additionalProperties": False,
         "required": ["model", "data", "steps"],
         "properties": {
-            "model": _named("model", "A registered model, or package.module:callable."),
-            "data": _named("dataset", "A registered data set, or package.module:callable."),
+            "model": _named("model", "A registered model, or package.module:callable.", faults),
+            "data": _named("dataset", "A registered data set, or package.module:callable.", faults),
             "weights": {"type": ["string", "null"], "description": "A state_dict to start from."},
             "seed": {
                 "type": "integer",
@@ -46,9 +51,12 @@ def recipe_schema() -> dict[str, Any]:
             },
         },
     }
+    if faults:
+        schema["$comment"] = f"Left out of the schema: {' '.join(faults)}"
+    return schema
 
 
-def _step(name: str, cls: type[Any]) -> dict[str, Any]:
+def _step(name: str, cls: type[Any], faults: list[str]) -> dict[str, Any]:
     own = _properties(cls, own_fields(cls))
     technique = technique_field(cls)
     body: dict[str, Any] = {
@@ -62,7 +70,7 @@ def _step(name: str, cls: type[Any]) -> dict[str, Any]:
         field, kind = technique
         default = getattr(attrs.fields(cls), field).default
         variants = []
-        for spelled, properties, required in _techniques(kind):
+        for spelled, properties, required in _techniques(kind, faults):
             variant: dict[str, Any] = {
                 "properties": {**dict.fromkeys(own, True), **properties},
                 "additionalProperties": False,
@@ -81,9 +89,9 @@ def _step(name: str, cls: type[Any]) -> dict[str, Any]:
     }
 
 
-def _named(kind: str, description: str) -> dict[str, Any]:
+def _named(kind: str, description: str, faults: list[str]) -> dict[str, Any]:
     variants, bare = [], []
-    for spelled, properties, required in _techniques(kind):
+    for spelled, properties, required in _techniques(kind, faults):
         if not required:
             bare += spelled
         variants.append(
@@ -105,21 +113,27 @@ def _named(kind: str, description: str) -> dict[str, Any]:
     }
 
 
-def _techniques(kind: str) -> list[tuple[list[str], dict[str, Any], list[str]]]:
-    """The names of techniques with the same options, these options, and those required."""
+def _techniques(kind: str, faults: list[str]) -> list[tuple[list[str], dict[str, Any], list[str]]]:
+    """The names of techniques with the same options, these options, and those required.
+
+    Of those that are broken, `faults` gets a sentence each.
+    """
     found: list[tuple[list[str], dict[str, Any], list[str]]] = []
     for entry in registry.list(kind):
         if entry.kind != kind:
             continue
         try:
             cls = registry.get(kind, f"{entry.distribution}:{entry.name}")
-        except MicronetError:  # listed, but broken; `micronet list-plugins` tells
-            continue
-        names = [field.name for field in attrs.fields(cls)]
-        required = [field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING]
-        try:
+            names = [field.name for field in attrs.fields(cls)]
+            required = [field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING]
             properties = _properties(cls, names)
-        except MicronetError:
+            json.dumps(properties, allow_nan=False)
+        except MicronetError as error:
+            faults.append(str(error))
+            continue
+        except Exception as error:  # a type that JSON does not know, say
+            whose = f"{kind} {entry.name!r} of {entry.distribution} {entry.version}"
+            faults.append(f"{whose} has options that no schema can tell: {describe_error(error)}.")
             continue
         spelled = [f"{entry.distribution}:{entry.name}"]
         if entry.error is None:

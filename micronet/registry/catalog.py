@@ -6,13 +6,14 @@ import builtins
 import functools
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import attrs
 from packaging.utils import canonicalize_name
 
-from micronet.errors import PluginError, listed, nearest
+from micronet.errors import OptionError, PluginError, describe_error, listed, nearest
 from micronet.options import OptionInfo, build
 from micronet.options import describe as describe_options
 from micronet.registry.discovery import Plugin
@@ -243,12 +244,8 @@ def _load(kind: str, offer: _Offer) -> type[Any]:
 @functools.cache
 def _load_target(kind: str, target: str, origin: str) -> type[Any]:
     module, _, name = target.partition(":")
-    try:
+    with _blaming(f"{origin} does not load"):
         cls = getattr(importlib.import_module(module), name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise PluginError(f"{origin} does not load: {type(error).__name__}: {error}.") from error
     if not (isinstance(cls, type) and issubclass(cls, KINDS[kind])):
         base = KINDS[kind].__name__
         raise PluginError(f"{origin} is not a {kind}: {target} must derive from {base}.")
@@ -256,7 +253,22 @@ def _load_target(kind: str, target: str, origin: str) -> type[Any]:
         raise PluginError(f"{origin} has no options: {target} must be an attrs class.")
     if inspect.isabstract(cls):
         raise PluginError(f"{origin} is unfinished: {listed(sorted(cls.__abstractmethods__))}.")
+    with _blaming(f"{origin} can't be described"):
+        inspect.cleandoc(cls.__doc__ or "")
+        describe_options(cls)
     return cls
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Tells whatever a plugin's code raises as its fault; an interrupt passes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it may even exit the process
+        told = str(error).rstrip(".") if isinstance(error, OptionError) else describe_error(error)
+        raise PluginError(f"{what}: {told}.") from error
 
 
 def _slowness(plugin: Plugin) -> str | None:

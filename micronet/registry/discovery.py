@@ -8,10 +8,8 @@ validation stays registered.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
 from importlib.metadata import Distribution, EntryPoint, distributions, version
 from itertools import chain
 from typing import Literal
@@ -22,8 +20,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from micronet import hookspecs
-from micronet.errors import PluginError
+from micronet.distribution import is_impostor, own_version
+from micronet.errors import PluginError, message_of
 from micronet.hookspecs import ENTRY_POINT_GROUP
+from micronet.streams import stdout_on_stderr
 from micronet.techniques import KINDS, Technique
 
 BLOCK_VARIABLE = "MICRONET_BLOCK_PLUGINS"
@@ -85,15 +85,19 @@ def declared() -> set[str]:
 
 
 def _points() -> list[EntryPoint]:
-    """Entry points of every API version; of distributions with one name, Python sees the first."""
-    points: dict[str, list[EntryPoint]] = {}
+    """Entry points of every API version; of distributions with one name, Python sees the first.
+
+    One that calls itself micronet hides nothing of micronet's.
+    """
+    points: dict[tuple[str, bool], list[EntryPoint]] = {}
     for distribution in distributions():
         try:
-            name, found = canonicalize_name(distribution.name), distribution.entry_points
+            key = canonicalize_name(distribution.name), is_impostor(distribution)
+            found = distribution.entry_points
         except Exception:  # noqa: S112 (half uninstalled, or its entry points do not parse)
             continue
         ours = [point for point in found if point.group.startswith(_GROUP_FAMILY)]
-        points.setdefault(name, ours)
+        points.setdefault(key, ours)
     return sorted(
         chain.from_iterable(points.values()), key=lambda point: (_owner(point)[0], point.name)
     )
@@ -104,17 +108,23 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
     plugin = Plugin(point.name, distribution, found, "ok")
     if blocked & {canonicalize_name(point.name), canonicalize_name(distribution)}:
         return attrs.evolve(plugin, status="blocked", error="blocked before import")
+    if point.dist is not None and is_impostor(point.dist):
+        told = (
+            f"{point.dist.locate_file('')} holds another distribution that calls itself micronet; "
+            f"nothing of it is imported. Remove or rename it"
+        )
+        return attrs.evolve(plugin, status="failed", error=told)
     registered = f"{distribution}:{point.name}"
     try:
         _check_versions(point)
         missing = _missing(point.dist)
         start = time.perf_counter()
-        with redirect_stdout(sys.stderr):  # stdout is for results
+        with stdout_on_stderr():
             module = point.load()
-        seconds = time.perf_counter() - start
-        manager.register(module, name=registered)
-        manager.check_pending()
-        techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
+            seconds = time.perf_counter() - start
+            manager.register(module, name=registered)
+            manager.check_pending()
+            techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even exit the process when it is imported
@@ -136,7 +146,8 @@ def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tup
                 raise PluginError(
                     f"micronet_{kind}s returned {technique!r}, not a micronet.techniques.Technique"
                 )
-            techniques.append(technique)
+            plain = (technique.name, technique.summary, technique.target, technique.extra)
+            techniques.append(Technique(*plain))  # whatever its class adds or hides
     names = [technique.name for technique in techniques]
     if twice := {name for name in names if names.count(name) > 1}:
         raise PluginError(f"micronet_{kind}s names {min(twice)!r} twice")
@@ -145,7 +156,7 @@ def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tup
 
 def _check_versions(point: EntryPoint) -> None:
     """Refuses a plugin written for another plugin API or another core, before it is imported."""
-    core = version("micronet")
+    core = own_version()
     if point.group != ENTRY_POINT_GROUP:
         wanted = point.group.removeprefix(_GROUP_FAMILY)
         ours = ENTRY_POINT_GROUP.removeprefix(_GROUP_FAMILY)
@@ -202,9 +213,9 @@ def _owner(point: EntryPoint) -> tuple[str, str]:
 
 
 def _told(error: BaseException, distribution: str) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(message_of(error).split())
     if isinstance(error, SystemExit):
-        text = f"it exits the process when it is imported (status {error.code})"
+        text = f"it exits the process when it is imported (status {text})"
     elif not isinstance(error, PluginError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{text.rstrip('.')}. To remove it: pip uninstall {distribution}"

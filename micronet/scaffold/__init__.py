@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from micronet.distribution import own_version
 from micronet.errors import OptionError, listed, nearest
 from micronet.storage.files import replacing_directory
 from micronet.techniques import KINDS
@@ -51,7 +51,7 @@ def new_plugin(kind: str, name: str, directory: Path | str | None = None) -> Pat
         "distribution": distribution,
         "package": f"micronet_{name}",
         "Class": "".join(part.capitalize() for part in name.split("_")),
-        "micronet": version("micronet"),
+        "micronet": own_version(),
     }
     with replacing_directory(directory) as folder:
         for path, text in _files(kind):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from micronet.errors import DataError
+from micronet.errors import DataError, MicronetError, refusal
 from micronet.plain import structured
 
 T = TypeVar("T")
@@ -28,38 +28,44 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
     The content reaches the disk before the name changes, so a power cut leaves the old file or
     the new one. When the block fails, `path` is as it was and the temporary file is gone.
+
+    Raises:
+        WriteError: The system refuses it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_directory(path: Path | str) -> Iterator[Path]:
     """The same for a folder: filled under a temporary name, then renamed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            _flush(file)
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            _exchange(temporary, path)
-        else:
-            temporary.replace(path)
-        _flush(path.parent)
+        with writing(path):
+            for file in temporary.rglob("*"):
+                _flush(file)
+            temporary.chmod(0o777 & ~_umask())
+            if path.exists():
+                _exchange(temporary, path)
+            else:
+                temporary.replace(path)
+            _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -91,6 +97,33 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """Writes a file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Tells what the system refuses in the block as a WriteError that names `path`."""
+    try:
+        yield
+    except MicronetError:
+        raise
+    except OSError as error:
+        raise refusal(error, path, use="write") from error
+
+
+def read_text(path: Path | str) -> str:
+    """A text file's content.
+
+    Raises:
+        DataError: The system refuses it, it is no file, or no text in UTF-8.
+    """
+    try:
+        return regular(path).read_text("utf-8")
+    except OSError as error:
+        raise refusal(error, path, use="read") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} can't be read: it is not UTF-8 text.") from error
+    except ValueError as error:  # a path with NUL in it
+        raise DataError(f"{str(path)!r} can't be read: {error}.") from error
 
 
 def read_json(path: Path | str, kind: type[T], what: str) -> T:
@@ -126,7 +159,8 @@ def regular(path: Path | str) -> Path:
     except OSError:  # reading it will tell
         return path
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path} is no file but {_KINDS.get(stat.S_IFMT(mode), 'a device')}.")
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise DataError(f"{path} can't be read: it is no file but {kind}.")
     return path
 
 

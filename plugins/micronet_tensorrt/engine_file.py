@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from micronet.errors import DeployError
-from micronet.storage.files import replacing
+from micronet.storage.files import regular, replacing
 from micronet_tensorrt.profile import Profile
 
 _MAGIC = b"micronet tensorrt 2\n"
@@ -82,7 +82,7 @@ class EngineFile:
             DeployError: It is no such file, or not whole.
         """
         try:
-            content = path.read_bytes()
+            content = regular(path).read_bytes()
         except OSError as error:
             raise DeployError(f"{path} can't be read: {error.strerror}.") from error
         if not content.startswith(_MAGIC):

@@ -115,6 +115,8 @@ def test_a_damaged_card_is_one_sentence(tmp_path, damage):
             sides.get(side, card)[name or key] = value
         damage = json.dumps(card)
     file.write_text(damage)
-    with pytest.raises(DeployError, match=r"holds no readable artifact|an older micronet") as caught:
+    with pytest.raises(
+        DeployError, match=r"holds no readable artifact|an older micronet"
+    ) as caught:
         Artifact.read(tmp_path)
     assert "\n" not in str(caught.value)

@@ -85,3 +85,17 @@ def _fill_the_disk_and_mend_it(project, whole, moment, finished):
     assert project.weights() == whole.weights()
     assert project.rows() == whole.rows()
     assert project.files() == whole.files()
+
+
+def test_too_many_open_files_are_told_and_the_run_goes_on(project, whole_run):
+    stopped = project.run(MISHAP="too many files", MISHAP_AT="image 1000")
+
+    assert stopped.returncode == 2
+    sentence = stopped.stderr.splitlines()[-1]
+    assert sentence.startswith("micronet: Can't write out/steps/")
+    assert "Too many open files; raise the limit of this process with ulimit -n." in sentence
+    assert "Traceback" not in stopped.stderr
+
+    assert project.run().returncode == 0
+    assert project.weights() == whole_run.weights()
+    assert project.files() == whole_run.files()

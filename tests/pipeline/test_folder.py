@@ -1,11 +1,16 @@
 """A run's folder belongs to one run at a time, of one recipe, and foreign files are left alone."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from micronet.errors import RunError
+from micronet.pipeline.folder import RunFolder
 
 TRAIN = {"train": {"epochs": 1, "batch_size": 32}}
 
@@ -127,3 +132,33 @@ def test_fresh_keeps_foreign_files_in_a_runs_folder(project, name):
     assert result.returncode == 0, result.stderr
     assert file.exists()
     assert file.read_text("utf-8") == "years of work"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
+    def refuse(*_):  # stands for a mounted NFS, which a test can't have
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RunError, match=r"The file system of .*out gives no locks"):  # noqa: SIM117
+        with RunFolder(tmp_path / "out").locked():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        ("loop", "--out must be a folder, and loop is a file."),
+        (300 * "n", f"Can't write {300 * 'n'}: File name too long."),
+        ("locked", "Can't write locked/.lock: Is a directory."),
+    ],
+    ids=["loop", "long", "locked"],
+)
+def test_a_folder_that_the_system_refuses_is_told(project, out, sentence):
+    project.write_recipe(TRAIN)
+    (project.folder / "loop").symlink_to("loop")
+    (project.folder / "locked" / ".lock").mkdir(parents=True)
+    done = project.micronet("run", "tiny.yaml", "--out", out)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

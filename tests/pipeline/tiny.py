@@ -1,6 +1,6 @@
 """What a user of micronet brings, a model and data; and mishaps, when the environment asks for one.
 
-MISHAP says what: `killed`, `interrupted` or `disk full`. MISHAP_AT says when: `image 400` is when
+MISHAP says what: a key of `_MISHAPS`. MISHAP_AT says when: `image 400` is when
 the 400th training image is read; `within F 1`, `before F 1` and `after F 1` are when the file (or
 folder) F is written for the first time: half written, written under its temporary name, renamed.
 """
@@ -82,7 +82,16 @@ def _fill_the_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LITTLE, _LITTLE))
 
 
-_MISHAPS = {"killed": _kill, "interrupted": _interrupt, "disk full": _fill_the_disk}
+def _open_no_more_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+
+
+_MISHAPS = {
+    "killed": _kill,
+    "interrupted": _interrupt,
+    "disk full": _fill_the_disk,
+    "too many files": _open_no_more_files,
+}
 
 
 def _pass(moment: str) -> None:

@@ -29,6 +29,21 @@ def micronet_models():
     return [Technique("same", "One.", "a:A"), Technique("same", "Two.", "b:B")]
 """
 
+UNPRINTABLE = """
+class Unprintable(Exception):
+    def __str__(self):
+        raise self
+    __repr__ = __str__
+
+"""
+
+
+def technique(*arguments):
+    return "from micronet.techniques import Technique\n" + returning(
+        f"[Technique({', '.join(arguments)})]"
+    )
+
+
 BROKEN = {
     "a syntax error": ({"plugin": "def ("}, "SyntaxError"),
     "a missing dependency": (
@@ -63,6 +78,33 @@ BROKEN = {
             "Technique('lsq', 'Learned.', 'no colon')"
         },
         "ValueError",
+    ),
+    "an error that can't be printed": (
+        {"plugin": UNPRINTABLE + "raise Unprintable"},
+        " Unprintable. To remove",
+    ),
+    "an exit with a status that can't be printed": (
+        {"plugin": UNPRINTABLE + "raise SystemExit(Unprintable())"},
+        "exits the process when it is imported",
+    ),
+    "a result that can't be printed": (
+        {
+            "plugin": UNPRINTABLE.format(raised="0").replace("raise 0", "")
+            + returning("Unprintable()")
+        },
+        " Unprintable. To remove",
+    ),
+    "an extra that is no text": (
+        {"plugin": technique("'lsq'", "'Learned.'", "'a:A'", "['gpu']")},
+        "the extra of a Technique must be a text, got ['gpu']",
+    ),
+    "a summary that is no text": (
+        {"plugin": technique("'lsq'", "7", "'a:A'")},
+        "the summary of a Technique must be a text, got 7",
+    ),
+    "a name that no terminal should print": (
+        {"plugin": technique(r"'\x1b[2Jlsq'", "'Learned.'", "'a:A'")},
+        r"the name of a Technique can't be printed, '\x1b[2Jlsq'",
     ),
     "a name given twice": ({"plugin": TWICE}, "micronet_models names 'same' twice"),
     "another plugin API": (
