@@ -63,10 +63,10 @@ class ChannelPruner(Pruner):
         from micronet.pruning.removal import check_runs
         from micronet.quantization.layers import quantized_layers
 
-        if any(True for _ in quantized_layers(model)):
-            raise PruningError("The model is quantized already; prune it before.")
         if not has_plain_weights(model):  # and say so once, not for each copy
             model = copy_of(model)
+        if any(True for _ in quantized_layers(model)):
+            raise PruningError("The model is quantized already; prune it before.")
         large, inputs = _on_cpu(model, example_inputs)
         channels = self._followed(large, inputs)
         reasons = self._reasons(large, channels)

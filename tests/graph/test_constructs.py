@@ -66,7 +66,7 @@ def test_batch_norms_with_something_behind_fold_into_the_convolution():
 def test_same_padding_is_quantized_as_one_graph_with_its_own_layer():
     ready = prepared(settled(NETS["same padding"]()))
     assert [name for name, _ in quantized_layers(ready)] == ["0"]
-    assert ready(torch.randn(7, 3, 16, 16)).shape[0] == 7
+    assert ready.train()(torch.randn(7, 3, 16, 16)).shape[0] == 7
 
 
 def test_a_way_that_another_size_would_change_is_refused_in_words():
