@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from micronet.deployment.parity import Parity
 
 _ARTIFACT = typer.Argument(metavar="ARTIFACT", help="The folder of a deployed model.")
+_MODEL = typer.Option(
+    metavar="MODULE:CALLABLE",
+    help="What makes a packed file's model, where that is code of your own.",
+)
 _CPU = typer.Option("--cpu", help="Keep torch on the CPU.")
 
 
@@ -50,13 +54,7 @@ def deploy(
     min_parity: Annotated[
         float, typer.Option(help="Fraction of test images on which both sides must agree.")
     ] = 0.995,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:CALLABLE",
-            help="What makes a packed file's model, where that is code of your own.",
-        ),
-    ] = None,
+    model: Annotated[str | None, _MODEL] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="MODULE:CALLABLE", help="The same for a packed file's data."),
@@ -142,6 +140,7 @@ def evaluate(
             metavar="SOURCE", help="The torch model; if not given, the one that was deployed."
         ),
     ] = None,
+    model: Annotated[str | None, _MODEL] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -150,7 +149,7 @@ def evaluate(
     from micronet.recipe import Named
 
     named = Named(data, _options(changes or []))
-    done = evaluate_artifact(artifact, named, against, cpu=cpu)
+    done = evaluate_artifact(artifact, named, against, cpu=cpu, model=model)
     tell(done.remarks)
     if as_json:
         print_json(attrs.asdict(done))

@@ -119,16 +119,13 @@ class Context:
             fill(model, load_state(path), path)
 
 
-def open_run(
-    run: Path | str, *, cpu: bool = False, sets: Sets | None = None, imports: bool = True
-) -> Context:
+def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Context:
     """A run's context, to look at what its finished steps left.
 
     Args:
         run: The run's folder.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
-        imports: Whether its recipe may name the user's own callables.
 
     Raises:
         DataError: There is no run.
@@ -141,8 +138,7 @@ def open_run(
     recipe, source = read(str(file))
     steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
     # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
-    recipe = attrs.evolve(recipe, steps=steps, weights=None)
-    resolved = resolve(recipe, source, imports=imports)
+    resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
     return Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets).checked()
 

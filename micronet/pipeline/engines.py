@@ -143,7 +143,12 @@ def deploy_stored(
 
 
 def evaluate_artifact(
-    directory: Path | str, data: Named, against: Path | str | None = None, *, cpu: bool = False
+    directory: Path | str,
+    data: Named,
+    against: Path | str | None = None,
+    *,
+    cpu: bool = False,
+    model: str | None = None,
 ) -> Evaluation:
     """Measures an engine and the torch model that it was made from on the test set of some data.
 
@@ -152,6 +157,7 @@ def evaluate_artifact(
         data: As a recipe names it.
         against: Another torch model to compare with, as `micronet.pipeline.stored.find` takes it.
         cpu: Keep torch on the CPU where there is a GPU.
+        model: As `find` takes it, for a packed file.
 
     Raises:
         MicronetError: Something is missing, or the engine can't run on such images.
@@ -162,10 +168,10 @@ def evaluate_artifact(
     runner = load_engine(artifact)
     stored, remarks = None, []
     if against is not None:
-        stored = find(against, cpu=cpu, sets=sets)
+        stored = find(against, cpu=cpu, sets=sets, model=model)
     else:
         try:
-            stored = find(_source(artifact), cpu=cpu, sets=sets, imports=False)
+            stored = find(_source(artifact), cpu=cpu, sets=sets, model=model)
         except (DataError, RecipeError) as error:
             remarks.append(f"Compared with no torch model: {error} --against may name one.")
     with _reporter().step(artifact.backend) as bar:
@@ -200,8 +206,8 @@ def _source(artifact: Artifact) -> Path:
         raise DataError("the artifact names none.")
     folder = artifact.directory.resolve()
     root = folder.parents[1] if folder.parent.name == "deploy" else folder.parent
-    source = (folder / artifact.source).resolve()
-    if not source.is_relative_to(root):
+    source = Path(os.path.normpath(artifact.directory / artifact.source))
+    if not source.resolve().is_relative_to(root):
         raise DataError(f"the artifact's card names {source}, which is not of the same run.")
     return source
 

@@ -135,6 +135,8 @@ class RunFolder:
         if fresh:
             self._clear(before)
             before = None
+        elif stored.exists() and not isinstance(before, dict):
+            raise RunError(f"{stored} holds no recipe. {_START_AGAIN}")
         if before not in (None, recipe) and (
             changes := _changes(_with_newer_options(before), recipe)
         ):

@@ -56,7 +56,6 @@ def find(
     sets: Sets | None = None,
     model: str | None = None,
     data: str | None = None,
-    imports: bool = True,
 ) -> Stored:
     """The model that a path names.
 
@@ -67,8 +66,6 @@ def find(
         sets: (training set, test set) in the place of the recipe's.
         model: The user's own callable, where that makes the model of a packed file.
         data: The same for its data.
-        imports: Whether a run's recipe may name the user's own callables. Packed files, which may
-            be anybody's, never may.
 
     Raises:
         DataError: There is none, or its quantizers have seen no data yet.
@@ -80,7 +77,7 @@ def find(
     if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):
         if model or data:
             raise DataError(f"{path} is in a run, whose recipe names the model and the data.")
-        context = open_run(run, cpu=cpu, sets=sets, imports=imports)
+        context = open_run(run, cpu=cpu, sets=sets)
         stored = _in_run(context, None if path.is_dir() else step, path)
     elif path.is_file():
         recipe = packed_recipe(path)

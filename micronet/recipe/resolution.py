@@ -372,6 +372,10 @@ def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callab
 
     Last, so that a file there takes the place of no installed module.
     """
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise place.error(
+            key, f"{module_name} is of Python's own library, which makes no models or data."
+        )
     here = str(Path.cwd())
     if "" not in sys.path and here not in sys.path:
         sys.path.append(here)

@@ -99,11 +99,15 @@ def test_tables_go_to_stdout_and_remarks_to_stderr(ran):
 
 def test_a_packed_file_is_deployed_without_its_run(ran):
     assert ran.micronet("pack", "out", "-o", "a.safetensors").returncode == 0
-    found = json_of(ran.micronet("deploy", "a.safetensors", *ENGINE, "--json"))
+    refused = ran.micronet("deploy", "a.safetensors", *ENGINE, "--data", "tiny:data")
+    assert refused.returncode == 2
+    assert "The model 'tiny:model' is code of its author's" in refused.stderr
+    own = ("--model", "tiny:model", "--data", "tiny:data", "--json")
+    found = json_of(ran.micronet("deploy", "a.safetensors", *ENGINE, *own))
     assert found["artifact"] == "a-torch_engine"
     assert found["accuracy"] == accuracy(ran, "05-fuse")
     assert found["float_size_mb"] is None
-    evaluated = json_of(ran.micronet("eval", "a-torch_engine", "--data", "tiny:data", "--json"))
+    evaluated = json_of(ran.micronet("eval", "a-torch_engine", *own))
     assert evaluated["against"] == "a.safetensors"
     (ran.folder / "a.safetensors").unlink()
     alone = ran.micronet("eval", "a-torch_engine", "--data", "tiny:data", "--json")
