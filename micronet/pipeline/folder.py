@@ -130,10 +130,14 @@ class RunFolder:
                     f"link, or choose another --out."
                 )
         stored = self.path / _RECIPE
-        before = _read_yaml(stored) if stored.exists() else None
-        self._remove_leftovers(before)
+        before = None
+        with contextlib.suppress(*((DataError,) if fresh else ())):  # then it is forgotten
+            before = _read_yaml(stored) if stored.exists() else None
+        for of_recipe in (before, recipe):
+            self._remove_leftovers(of_recipe)
+            if fresh:
+                self._clear(of_recipe)
         if fresh:
-            self._clear(before)
             before = None
         elif stored.exists() and not isinstance(before, dict):
             raise RunError(f"{stored} holds no recipe. {_START_AGAIN}")

@@ -151,6 +151,13 @@ def test_fresh_leaves_what_the_run_did_not_write(ran):
     assert notes.exists()
 
 
+def test_fresh_begins_anew_where_the_stored_recipe_is_damaged(ran):
+    (ran.out / "recipe.yaml").write_text("{")
+    result = ran.run("--fresh")
+    assert result.returncode == 0
+    assert "done before" not in result.stderr
+
+
 def test_a_refused_run_imports_nothing_that_the_stored_recipe_names(ran):
     (ran.folder / "theirs.py").write_text("open('ran', 'w')")
     text = (ran.out / "recipe.yaml").read_text().replace("tiny:model", "theirs:model")
