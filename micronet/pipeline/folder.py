@@ -156,6 +156,10 @@ class RunFolder:
 
     def environment(self) -> dict[str, Any] | None:
         """Where the run was started before, `None` on the first start."""
+        started = self._started()
+        return started and {key: value for key, value in started.items() if key != _RUN}
+
+    def _started(self) -> dict[str, Any] | None:
         try:
             return read_json(self.path / _ENVIRONMENT, dict[str, Any], "account of a run's start")
         except FileNotFoundError:
@@ -213,7 +217,7 @@ class RunFolder:
     def _is_run(self) -> bool:
         """Whether a run was started here, be it that it was killed before it stored its recipe."""
         try:
-            started = (self.environment() or {}).get(_RUN) == FORMAT
+            started = (self._started() or {}).get(_RUN) == FORMAT
         except DataError:  # somebody else's file of that name
             return False
         names = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
