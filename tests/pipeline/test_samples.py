@@ -77,7 +77,7 @@ def _sets(data):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_every_fault_of_a_late_sample_is_a_sentence_with_its_index(workers):
-    for sample, sentence in SPOILT:
+    for sample, sentence in SPOILT[:: 6 if workers else 1]:  # each worker takes a second
         train_set, _ = _sets(Spoilt(sample))
         with pytest.raises(DataError) as told:
             list(read(DataLoader(train_set, 3, num_workers=workers)))
