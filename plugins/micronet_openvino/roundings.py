@@ -3,8 +3,8 @@
 - A convolution, the FakeQuantize of its output, a sum and the FakeQuantize of that become one
   operation, in which the first FakeQuantize does not round: a quarter of the sums are then a step
   off what was simulated. Here a Round of its own precedes it, and is fused as well.
-- A maximum or minimum of floats over dimensions that is fused with a FakeQuantize behind it starts
-  from what is in its uint8 output, and gives an end of the range. Here arithmetic is behind it.
+- A concatenation of vectors of less than 8 bits with scales of their own comes out wrong. Behind a
+  maximum or minimum over dimensions, where such vectors often come from, here is arithmetic.
 - Where a number lies in the middle between two codes, FakeQuantize may take either. Images of 8
   bits have many such pixels. Here a Round of its own, which takes the even one, precedes it.
 - Unsigned codes of 16 bits behind a ReLU come out as those of another range. Here they are
