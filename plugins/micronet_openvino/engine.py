@@ -18,6 +18,7 @@ from micronet.deployment.batches import batch_of, run_in_pieces
 from micronet.errors import DeployError
 from micronet.techniques import Artifact, Runner, Signature
 from micronet_openvino.binary import DOMAIN
+from micronet_openvino.reductions import keep_reductions
 from micronet_openvino.saturation import kernels_saturate
 
 _DEVICE = "CPU"
@@ -43,6 +44,7 @@ def read(model: onnx.ModelProto) -> openvino.Model:
     except RuntimeError as error:
         raise DeployError(f"openvino can't read the exported graph: {error}") from error
     apply_moc_transformations(network, cf=True)
+    keep_reductions(network)
     for number, operation in enumerate(network.get_ordered_ops()):
         if _NUMBERED.fullmatch(operation.get_friendly_name()):
             operation.set_friendly_name(f"{operation.get_type_name()}_{number}")

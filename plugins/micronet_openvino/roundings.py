@@ -3,9 +3,8 @@
 - A convolution, the FakeQuantize of its output, a sum and the FakeQuantize of that become one
   operation, in which the first FakeQuantize does not round: a quarter of the sums are then a step
   off what was simulated. Here a Round of its own precedes it, and is fused as well.
-- A maximum or minimum of floats over dimensions that is fused with a FakeQuantize behind it, or
-  behind the concatenation that it goes into, starts from what is in its uint8 output, and gives an
-  end of the range. Here arithmetic is behind it.
+- A concatenation of vectors of less than 8 bits with scales of their own comes out wrong. Behind a
+  maximum or minimum over dimensions, where such vectors often come from, here is arithmetic.
 - Where a number lies in the middle between two codes, FakeQuantize may take either. Images of 8
   bits have many such pixels. Here a Round of its own, which takes the even one, precedes it.
 - Unsigned codes of 16 bits behind a ReLU come out as those of another range. Here they are
@@ -94,14 +93,7 @@ def _behind(graph: Graph, value: str, operations: set[str]) -> _Pair | None:
     source = graph.producers.get(quantize.input[0])
     if source is not None and source.op_type == "Clip":  # to fewer bits than the codes have
         source = graph.producers.get(source.input[0])
-    return (quantize, dequantize) if _comes_from(graph, source, operations) else None
-
-
-def _comes_from(graph: Graph, node: onnx.NodeProto | None, operations: set[str]) -> bool:
-    """Whether a node is one of some operations, or joins what one gives to something else."""
-    if node is None or node.op_type != "Concat":
-        return node is not None and node.op_type in operations
-    return any(_comes_from(graph, graph.producers.get(name), operations) for name in node.input)
+    return (quantize, dequantize) if source is not None and source.op_type in operations else None
 
 
 def _rounded_before(

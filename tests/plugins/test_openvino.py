@@ -148,23 +148,6 @@ def test_pixels_in_the_middle_between_two_codes_get_the_simulations(deploy, quan
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-class Extremes(nn.Module):
-    """Maxima and minima over the pixels, in one tensor."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3)
-
-    def forward(self, x):
-        x = self.stem(x)
-        return torch.cat([x.amax((2, 3)), x.amin((2, 3))], 1)
-
-
-def test_extremes_are_quantized_as_they_are(deploy, quantize):
-    torch.manual_seed(0)
-    assert differs(deploy(quantize(Extremes().eval(), {}))) <= 1e-5
-
-
 def test_every_batch_size_gets_its_results_however_often_it_comes(integer):
     expected = integer.runner(X.numpy())
     for size in (1, 3, 8, 3, 3, 1, 5):
