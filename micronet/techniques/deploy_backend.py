@@ -92,7 +92,8 @@ class Artifact:
             ) from error
         except DataError as error:
             raise DeployError(f"{directory} holds no readable artifact: {error}") from error
-        if "sums" not in card and ("signature" in card or "input_shape" in card):
+        says_less = isinstance(card.get("signature"), dict) or "input_shape" in card
+        if "sums" not in card and says_less:
             raise DeployError(
                 f"{directory} was written by an older micronet, whose card says less of the model "
                 f"and its files; deploy the model again."
