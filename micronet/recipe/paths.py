@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
+
+from micronet.storage.files import no_file
 
 _LONGEST = 200
 
@@ -22,9 +23,7 @@ def why_no_file(path: Path) -> str | None:
         return error.strerror or type(error).__name__
     except ValueError:
         return "a path holds no NUL"
-    if stat.S_ISDIR(mode):
-        return "Is a directory"
-    return None if stat.S_ISREG(mode) else "it is a pipe or a device"
+    return no_file(mode)
 
 
 def shown(path: Path | str) -> str:

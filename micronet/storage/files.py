@@ -158,10 +158,16 @@ def regular(path: Path | str) -> Path:
         mode = path.stat().st_mode
     except OSError:  # reading it will tell
         return path
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
-        raise DataError(f"{path} can't be read: it is no file but {kind}.")
+    if (why := no_file(mode)) is not None:
+        raise DataError(f"{path} can't be read: {why}.")
     return path
+
+
+def no_file(mode: int) -> str | None:
+    """What is there instead of a file, by its `st_mode`, as the tail of a sentence."""
+    if stat.S_ISREG(mode):
+        return None
+    return f"it is no file but {_KINDS.get(stat.S_IFMT(mode), 'a device')}"
 
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}

@@ -150,8 +150,8 @@ def endless(path):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (pipe, "it is a pipe or a device"),
-        (lambda path: path.mkdir(), "Is a directory"),
+        (pipe, "it is no file but a pipe"),
+        (lambda path: path.mkdir(), "it is no file but a folder"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "it is not UTF-8 text"),
     ],
