@@ -72,6 +72,9 @@ def stdout_on_stderr() -> Iterator[None]:
         with contextlib.redirect_stdout(_lossy(_STDERR)):  # its own: a wrapper may close it
             yield
     finally:
+        if sys.__stdout__ is not None:
+            with contextlib.suppress(OSError, ValueError):  # full, or closed by whom it was lent to
+                sys.__stdout__.flush()
         os.dup2(kept, _STDOUT)
         os.close(kept)
 

@@ -272,7 +272,7 @@ def _blaming(what: str) -> Iterator[None]:
 
 
 def _slowness(plugin: Plugin) -> str | None:
-    if plugin.seconds < _SLOW:
+    if plugin.seconds < _SLOW and not plugin.imports_torch:
         return None
     return (
         f"importing the plugin {plugin.name!r} took {plugin.seconds:.1f} s, for which every "

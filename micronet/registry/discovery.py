@@ -8,6 +8,7 @@ validation stays registered.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, EntryPoint, distributions, version
@@ -45,6 +46,7 @@ class Plugin:
         cause: The exception behind `error`, where there was one.
         missing: For each of its distribution's extras, the requirements that are not installed.
         seconds: How long its import took.
+        imports_torch: Whether its import took torch in.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Plugin:
     cause: BaseException | None = attrs.field(default=None, eq=False)
     missing: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     seconds: float = 0.0
+    imports_torch: bool = False
 
 
 def discover() -> list[Plugin]:
@@ -118,10 +121,11 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
     try:
         _check_versions(point)
         missing = _missing(point.dist)
-        start = time.perf_counter()
+        start, had_torch = time.perf_counter(), "torch" in sys.modules
         with stdout_on_stderr():
             module = point.load()
             seconds = time.perf_counter() - start
+            imports_torch = not had_torch and "torch" in sys.modules
             manager.register(module, name=registered)
             manager.check_pending()
             techniques = {kind: _techniques(manager, module, kind) for kind in KINDS}
@@ -131,7 +135,13 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
         if manager.has_plugin(registered):
             manager.unregister(name=registered)
         return attrs.evolve(plugin, status="failed", error=_told(error, distribution), cause=error)
-    return attrs.evolve(plugin, techniques=techniques, missing=missing, seconds=seconds)
+    return attrs.evolve(
+        plugin,
+        techniques=techniques,
+        missing=missing,
+        seconds=seconds,
+        imports_torch=imports_torch,
+    )
 
 
 def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tuple[Technique, ...]:
