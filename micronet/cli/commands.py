@@ -141,6 +141,16 @@ def _run(
     if first:
         _print_results(measured, as_json=as_json)
         say(f"The table, checkpoints and engines are in {out}.")
+    _leave_the_others()
+
+
+def _leave_the_others() -> None:
+    """Ends the threads that several processes talk by; they must not outlive the interpreter."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 @_command("pack")

@@ -48,3 +48,6 @@ model = refining.prepare(tiny.model(), example_inputs)
 images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(rank))
 refining.calibrate(model, [images])
 torch.save(model.state_dict(), out / f"refined.{rank}")
+
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # its threads would outlive the interpreter
