@@ -157,13 +157,13 @@ def flatten(
                 f"Allowed: {listed(_DIMENSIONS)}.",
                 "dynamic",
             )
-    # With gradients, attention takes another way in one of torch.export's passes than in the next.
     for name, parameter in model.named_parameters():
         if parameter.dtype in (torch.float64, torch.bfloat16):
             kind = str(parameter.dtype).removeprefix("torch.")
             raise DeployError(
                 f"{name!r} is {kind}, which engines don't compute in; export model.float()."
             )
+    # With gradients, attention takes another way in one of torch.export's passes than in the next.
     module = as_plain_module(convert(model).cpu().requires_grad_(requires_grad=False))
     names = _parameters(module, len(example_inputs))
     inputs = Nest("tuple", names, map(structure.nest, example_inputs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,9 @@ def name_frozen_norms(model: nn.Module) -> None:
 def _as_batch_norm(module: nn.Module) -> FrozenBatchNorm | None:
     if isinstance(module, FrozenBatchNorm) or dict(module.named_buffers()).keys() != _BUFFERS:
         return None
-    if any(module.parameters()) or module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001
+    if next(module.parameters(), None) is not None:
+        return None
+    if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001 (torch has no other way)
         return None
     mean = module.get_buffer("running_mean")
     if (
@@ -56,14 +60,19 @@ def _as_batch_norm(module: nn.Module) -> FrozenBatchNorm | None:
 
 @torch.no_grad()
 def _same(module: nn.Module, frozen: nn.Module, mean: Tensor) -> bool:
-    """Whether two modules compute the same, by a small image."""
+    """Whether two modules compute the same in both modes, by a small image."""
     count = len(mean)
     image = torch.linspace(-2, 2, 4 * count, dtype=mean.dtype, device=mean.device)
     image = image.view(4, count).t().reshape(1, count, 2, 2).contiguous()
-    try:
-        given = module(image)
-    except Exception:  # its author meant something else
-        return False
-    wanted = frozen(image)
-    close = torch.finfo(mean.dtype).eps ** 0.5
-    return given.shape == wanted.shape and torch.allclose(given, wanted, rtol=close, atol=close)
+    wanted, close = frozen(image), torch.finfo(mean.dtype).eps ** 0.5
+    for training in (False, True):
+        trial = copy.deepcopy(module).train(training)  # it may keep statistics
+        try:
+            given = trial(image)
+        except Exception:  # its author meant something else
+            return False
+        if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=close, atol=close):
+            return False
+        if any(not torch.equal(b, module.get_buffer(n)) for n, b in trial.named_buffers()):
+            return False
+    return True

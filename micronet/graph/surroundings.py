@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._pytree import tree_any
 
 from micronet.graph.specialized import TracingError
@@ -106,7 +107,10 @@ def runs_code_of(module: nn.Module, package: str) -> bool:
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
-    """Runs a module without hooks, and undoes what it sets of its own attributes."""
+    """Runs a module without hooks, on copies of its tensors, and undoes what it sets of its own.
+
+    Fake tensors do not keep it from changing real ones in place, as statistics in train mode.
+    """
     if runs_code_of(module, "torch.nn.") and not any(module.children()):
         yield
         return
@@ -115,6 +119,9 @@ def untouched(module: nn.Module) -> Iterator[None]:
         own = vars(each)
         before.append((own, dict(own), {name: dict(own[name]) for name in _TABLES}))
         own["_forward_hooks"], own["_forward_pre_hooks"] = {}, {}
+        with unset_fake_temporarily():
+            for kind in ("_parameters", "_buffers"):
+                own[kind].update({name: _copied(tensor) for name, tensor in own[kind].items()})
     try:
         yield
     finally:
@@ -124,6 +131,14 @@ def untouched(module: nn.Module) -> Iterator[None]:
             for name, table in tables.items():
                 own[name].clear()
                 own[name].update(table)
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None:
+        return None
+    copied = tensor.detach().clone()
+    learns = tensor.requires_grad
+    return nn.Parameter(copied, learns) if isinstance(tensor, nn.Parameter) else copied
 
 
 _TABLES = ("_parameters", "_buffers", "_modules")

@@ -99,3 +99,36 @@ def test_another_function_of_the_same_tensors_is_not_taken_for_it():
     fused = create("fuser", "bn").fuse(model, (X,))
     assert len(norms_left(fused)) == 2
     assert torch.allclose(fused(X), model(X), atol=1e-5)
+
+
+class LearningNorm(OwnFrozenNorm):
+    """The same tensors and a parameter."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x):
+        return super().forward(x) + self.shift
+
+
+class TrackingNorm(OwnFrozenNorm):
+    """Frozen in eval mode; in train mode its mean follows the data."""
+
+    def forward(self, x):
+        if self.training:
+            self.running_mean.mul_(0.9).add_(0.1 * x.detach().mean((0, 2, 3)))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("norm", [LearningNorm, TrackingNorm])
+@pytest.mark.filterwarnings("ignore:.*can't be followed")
+def test_one_that_learns_or_follows_the_data_goes_on_doing_so(norm):
+    model = network(norm).train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    prepared = create("quantizer", "iao").prepare(model, (X,))
+    assert all(torch.equal(model.get_buffer(name), value) for name, value in before.items())
+    assert [type(norm_left) for norm_left in norms_left(prepared)] == [norm, norm]
+    prepared.train()(X)
+    moved = not torch.equal(prepared.get_buffer("1.running_mean"), before["1.running_mean"])
+    assert moved == (norm is TrackingNorm)
