@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +17,9 @@ from typer.core import TyperCommand
 
 from micronet.cli import engines
 from micronet.cli.printing import JSON, counted, print_json, print_result, print_table, tell
+from micronet.cli.processes import choose_gpus, leave_the_others
 from micronet.errors import MicronetError, nearest
-from micronet.streams import close_stdout, give_back, results, say
+from micronet.streams import close_stdout, results, say
 from micronet.tables import print_tables_that_fit
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _run(
         raise typer.BadParameter("--cpu and --gpu-id exclude each other.")
     resolved, _ = resolve_file(recipe, changes or [])
     if gpu_id is not None:
-        _choose_gpus(gpu_id)
+        choose_gpus(gpu_id)
     first = int(os.environ.get("RANK", "0")) == 0
     out = out or Path("runs") / Path(recipe).stem
     if first:
@@ -141,16 +141,7 @@ def _run(
     if first:
         _print_results(measured, as_json=as_json)
         say(f"The table, checkpoints and engines are in {out}.")
-    _leave_the_others()
-
-
-def _leave_the_others() -> None:
-    """Ends the threads that several processes talk by; they must not outlive the interpreter."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
+    leave_the_others()
 
 
 @_command("pack")
@@ -358,31 +349,6 @@ def _new_plugin(
         f"Install it with: pip install -e {folder}\nThen: micronet show {kind} {name}; "
         f"pytest {folder}"
     )
-
-
-def _choose_gpus(text: str) -> None:
-    """Limits this process to one GPU, or replaces it by one process for each of several."""
-    ids = text.split(",")
-    if not all(part.isascii() and part.isdigit() for part in ids) or len(set(ids)) != len(ids):
-        raise typer.BadParameter(f"--gpu-id {text}: write numbers, as in 0 or 0,1.")
-    if "LOCAL_RANK" in os.environ:  # already one of several processes
-        return
-    import torch
-
-    there = torch.cuda.device_count()
-    absent = [part for part in ids if int(part) >= there]
-    if absent:
-        raise MicronetError(
-            f"--gpu-id {text}: there is no GPU {absent[0]}; this machine has {there}. "
-            f"Use --cpu to stay on the CPU."
-        )
-    if len(ids) == 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = text
-        return
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--gpu_ids", text]
-    launch += ["--num_processes", str(len(ids)), "-m", "micronet", *sys.argv[1:]]
-    give_back()
-    os.execv(sys.executable, [sys.executable, *launch])  # noqa: S606 (our own interpreter)
 
 
 def _print_results(measured: Results, *, as_json: bool) -> None:

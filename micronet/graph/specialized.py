@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from micronet.errors import MicronetError
+
+_TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 
 
 class TracingError(MicronetError):
@@ -42,3 +48,14 @@ def require(actual: Any, expected: Any, what: str) -> None:
             f"now it is {_shown(actual)}, so the model would compute something else. Prepare it "
             f"with example inputs like these."
         )
+
+
+def place_in_code() -> str:
+    """The line of the user's code that is at work."""
+    frame = sys._getframe(1)  # noqa: SLF001
+    while frame.f_back is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((_TORCH, _HERE)):
+            return f"what {frame.f_code.co_name} asks at {Path(file).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "what the model asks"

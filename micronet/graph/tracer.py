@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from torch.utils._pytree import tree_any, tree_map, tree_map_only
 from micronet.errors import describe_error
 from micronet.graph.leaf import Leaf, probes_off
 from micronet.graph.proxies import ValueProxy, is_instance, is_plain
-from micronet.graph.specialized import TracingError, changed_by, require
+from micronet.graph.specialized import TracingError, changed_by, place_in_code, require
 from micronet.graph.surroundings import (
     factories_followed,
     no_side_effects,
@@ -30,8 +28,6 @@ from micronet.graph.surroundings import (
     scripts_followed,
     untouched,
 )
-
-_TORCH = str(Path(torch.__file__).parent)
 
 
 class Tracer(fx.Tracer):
@@ -202,7 +198,7 @@ class Tracer(fx.Tracer):
         value = proxy.value
         if (proxy.node, repr(value)) not in self._required:
             self._required.add((proxy.node, repr(value)))
-            self.create_node("call_function", require, (proxy.node, value, _place_in_code()), {})
+            self.create_node("call_function", require, (proxy.node, value, place_in_code()), {})
         return value
 
     # What is followed into.
@@ -394,14 +390,3 @@ def _attribute(root: nn.Module, name: str) -> Tensor:
     owner, _, leaf = name.rpartition(".")
     tensor: Tensor = vars(root.get_submodule(owner))["_parameters"].get(leaf)
     return tensor if tensor is not None else vars(root.get_submodule(owner))["_buffers"][leaf]
-
-
-def _place_in_code() -> str:
-    """The line of the user's code that is at work."""
-    frame = sys._getframe(1)  # noqa: SLF001
-    while frame.f_back is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith((_TORCH, str(Path(__file__).parent))):
-            return f"what {frame.f_code.co_name} asks at {Path(file).name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "what the model asks"

@@ -13,7 +13,8 @@ from micronet.pipeline.context import start_model
 from micronet.pipeline.data import Sets, check_model, checked_sets, highest_label
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
-from micronet.recipe.resolution import OwnCallable, Resolved, too_few_classes
+from micronet.recipe.own_code import OwnCallable
+from micronet.recipe.resolution import Resolved, too_few_classes
 from micronet.storage.weights import fill, load_state
 from micronet.techniques import Contents
 

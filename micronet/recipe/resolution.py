@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import inspect
 import os
 import sys
@@ -15,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from micronet import registry
+from micronet.distribution import NAME, own_version
 from micronet.errors import (
     OptionError,
     PluginError,
     RecipeError,
-    blaming,
     describe_error,
-    nearest,
 )
 from micronet.options import build
 from micronet.recipe import (
@@ -36,12 +35,15 @@ from micronet.recipe import (
     technique_of,
 )
 from micronet.recipe.draft import Draft, DraftStep
+from micronet.recipe.engines import check_engines
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source, opened, sketch
+from micronet.recipe.own_code import Made, NotImported, OwnCallable, import_callable, own_module
 from micronet.recipe.paths import path_of, shown, why_no_file
+from micronet.recipe.place import Command, Nowhere, Place
 from micronet.recipe.plain_yaml import Key
 from micronet.recipe.step_order import faults_in_order
-from micronet.techniques import Contents, Dataset, DeployBackend, Quantizer, Scheme
+from micronet.techniques import Contents, Dataset, DeployBackend
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +100,7 @@ def resolve(
             not allowed, the steps are in an order that makes no sense, or an engine can't run
             what the recipe quantizes to.
     """
-    place = source or _Nowhere()
+    place = source or Nowhere()
     if not recipe.steps:
         raise place.error(("steps",), "steps must hold at least one step.")
     return _resolved(Draft.of(recipe), place, Faults(), here=here, imports=imports)
@@ -123,7 +125,7 @@ def resolve_file(
 
 def _resolved(
     draft: Draft,
-    place: _Place,
+    place: Place,
     faults: Faults,
     *,
     here: bool,
@@ -136,7 +138,7 @@ def _resolved(
     techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(draft.steps))
     for key, fault in faults_in_order(draft.steps, techniques):
         faults.add(place.error(key, fault))
-    remarks = _check_engines(draft.steps, techniques, place, faults, here=here)
+    remarks = check_engines(draft.steps, techniques, place, faults, here=here)
     model, build_model = _source_of("model", draft.model, "build", place, faults, imports=imports)
     data, load_data = _source_of("dataset", draft.data, "load", place, faults, imports=imports)
     contents = _contents(data, place, faults)
@@ -176,7 +178,7 @@ def resolve_structure(recipe: Recipe, *, imports: bool) -> Resolved:
     Raises:
         RecipeError: As `resolve`.
     """
-    place, faults = _Nowhere(), Faults()
+    place, faults = Nowhere(), Faults()
     techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(recipe.steps))
     _, build_model = _source_of("model", recipe.model, "build", place, faults, imports=imports)
     faults.check()
@@ -186,7 +188,7 @@ def resolve_structure(recipe: Recipe, *, imports: bool) -> Resolved:
 def resolve_data(data: Named, *, imports: bool = True) -> Callable[[], Any]:
     """What loads a data set; raises RecipeError as `resolve`."""
     faults = Faults()
-    _, load = _source_of("dataset", data, "load", _Command(), faults, imports=imports)
+    _, load = _source_of("dataset", data, "load", Command(), faults, imports=imports)
     faults.check()
     return load
 
@@ -199,9 +201,9 @@ def resolve_deployment(recipe: Recipe, step: Deploy) -> tuple[DeployBackend, tup
     """
     quantize = [each for each in recipe.steps if isinstance(each, Quantize)]
     whole = attrs.evolve(recipe, steps=[*quantize, step])
-    place, faults = _Command(), Faults()
+    place, faults = Command(), Faults()
     techniques = tuple(_technique(i, each, place, faults) for i, each in enumerate(whole.steps))
-    remarks = _check_engines(whole.steps, techniques, place, faults, here=True)
+    remarks = check_engines(whole.steps, techniques, place, faults, here=True)
     faults.check()
     backend = techniques[-1]
     assert isinstance(backend, DeployBackend)
@@ -212,26 +214,7 @@ def _no_data() -> Any:
     raise RecipeError("This recipe tells a model's structure; it has no data.")
 
 
-class _Nowhere:
-    """Stands for the source of a recipe that was made in Python."""
-
-    folder = Path()
-
-    def error(self, key: Key, message: str) -> RecipeError:
-        return RecipeError(f"{'.'.join(map(str, key)) or 'recipe'}: {message}")
-
-
-class _Command(_Nowhere):
-    """Stands for a command's options, which the message names itself."""
-
-    def error(self, _key: Key, message: str) -> RecipeError:
-        return RecipeError(message)
-
-
-_Place = Source | _Nowhere
-
-
-def _technique(index: int, step: DraftStep, place: _Place, faults: Faults) -> Any:
+def _technique(index: int, step: DraftStep, place: Place, faults: Faults) -> Any:
     if step is None or isinstance(step, type):
         return None
     named, field = technique_of(step), technique_field(type(step))
@@ -242,7 +225,7 @@ def _technique(index: int, step: DraftStep, place: _Place, faults: Faults) -> An
     return _create(kind, named, key, (*key, name_field), place, faults)
 
 
-def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place, faults: Faults) -> Any:
+def _create(kind: str, named: Named, key: Key, name_key: Key, place: Place, faults: Faults) -> Any:
     """A technique, `None` if it can't be made."""
     owner = f"{kind} {named.name!r}"
     try:
@@ -257,7 +240,7 @@ def _create(kind: str, named: Named, key: Key, name_key: Key, place: _Place, fau
     return None
 
 
-def _contents(data: Any, place: _Place, faults: Faults) -> Contents | None:
+def _contents(data: Any, place: Place, faults: Faults) -> Contents | None:
     try:
         return data.contents if isinstance(data, Dataset) else None
     except Exception as error:  # a plugin may raise anything
@@ -270,7 +253,7 @@ def _source_of(
     kind: str,
     named: Named | None,
     method: str,
-    place: _Place,
+    place: Place,
     faults: Faults,
     *,
     imports: bool,
@@ -280,14 +263,14 @@ def _source_of(
     key: Key = (role,)
     if named is None:
         return None, _nothing
-    module_name = _own_module(kind, named)
+    module_name = own_module(kind, named)
     if module_name is None:
         technique = _create(kind, named, key, key, place, faults)
         return technique, Made(named.name, getattr(technique, method, _nothing))
     if not imports:
-        return None, _NotImported(named.name, role)
+        return None, NotImported(named.name, role)
     try:
-        function = _import(module_name, named.name.partition(":")[2], key, place)
+        function = import_callable(module_name, named.name.partition(":")[2], key, place)
         inspect.signature(function).bind(**named.options)
     except RecipeError as error:
         if module_name in sys.modules or module_name not in faults.modules:
@@ -311,98 +294,7 @@ def _nothing() -> Any:
     """Stands for what a faulty recipe would build or load."""
 
 
-@attrs.frozen
-class Made:
-    """What makes the model or gives the data; whatever it raises is told as its fault.
-
-    Args:
-        name: As the recipe has it.
-        function: A technique's method, or the user's own callable with its options.
-    """
-
-    name: str
-    function: Callable[[], Any]
-
-    def __call__(self) -> Any:
-        with blaming(f"{self.name} fails"):
-            return self.function()
-
-
-@attrs.frozen
-class OwnCallable(Made):
-    """The user's own.
-
-    Args:
-        module: Where it is.
-    """
-
-    module: str
-
-    @property
-    def file(self) -> Path | None:
-        """Where its module lies."""
-        file = sys.modules[self.module].__file__
-        return None if file is None else Path(file)
-
-
-@attrs.frozen
-class _NotImported:
-    """Stands for a callable of the user's that only a file names."""
-
-    name: str
-    role: str
-
-    def __call__(self) -> Any:
-        raise RecipeError(
-            f"The {self.role} {self.name!r} is code of its author's, which a file can name but not "
-            f"run. Name it yourself, as in --{self.role} {self.name}, if you trust it."
-        )
-
-
-def _own_module(kind: str, named: Named | None) -> str | None:
-    """The module of the user's own callable, `None` for what is registered."""
-    distribution, colon, bare = named.name.partition(":") if named else ("", "", "")
-    entries = registry.list(kind) if colon else []
-    registered = any(each.distribution == distribution and each.name == bare for each in entries)
-    return None if registered or not colon else distribution
-
-
-def _import(module_name: str, attribute: str, key: Key, place: _Place) -> Callable[..., Any]:
-    """A user's own callable; its module is looked for as Python does, then in the current folder.
-
-    Last, so that a file there takes the place of no installed module.
-    """
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise place.error(
-            key, f"{module_name} is of Python's own library, which makes no models or data."
-        )
-    here = str(Path.cwd())
-    if "" not in sys.path and here not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise place.error(
-            key,
-            f"there is no module {error.name!r} on the path; {module_name}:{attribute} needs it.",
-        ) from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the user's module may raise anything
-        raise place.error(
-            key, f"importing {module_name} fails: {type(error).__name__}: {error}."
-        ) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        known = [name for name in vars(module) if callable(getattr(module, name))]
-        raise place.error(
-            key, f"{module_name} has no callable {attribute!r}.{nearest(attribute, known)}"
-        )
-    checked: Callable[..., Any] = function
-    return checked
-
-
-def _check_requirements(requires: Sequence[str], place: _Place, faults: Faults) -> bool:
+def _check_requirements(requires: Sequence[str], place: Place, faults: Faults) -> bool:
     """Whether every distribution that a recipe requires is installed, in whatever version."""
     all_there = True
     for index, line in enumerate(requires):
@@ -413,7 +305,8 @@ def _check_requirements(requires: Sequence[str], place: _Place, faults: Faults) 
             faults.add(place.error(key, f"{line!r} is no requirement such as 'name>=1.0'."), error)
             continue
         try:
-            found = version(requirement.name)
+            own = canonicalize_name(requirement.name) == NAME
+            found = own_version() if own else version(requirement.name)
         except PackageNotFoundError:
             found, all_there = None, False
         if found is None or not requirement.specifier.contains(found, prereleases=True):
@@ -425,7 +318,7 @@ def _check_requirements(requires: Sequence[str], place: _Place, faults: Faults) 
     return all_there
 
 
-def _weights(named: str | None, place: _Place, faults: Faults) -> Path | None:
+def _weights(named: str | None, place: Place, faults: Faults) -> Path | None:
     """The file that a recipe's weights are in."""
     if named is None:
         return None
@@ -435,53 +328,6 @@ def _weights(named: str | None, place: _Place, faults: Faults) -> Path | None:
         why = "" if reason == os.strerror(errno.ENOENT) else f": {reason}"
         faults.add(place.error(("weights",), f"there is no file {shown(path)!r}{why}."))
     return path
-
-
-def _check_engines(
-    steps: Sequence[DraftStep],
-    techniques: tuple[Any, ...],
-    place: _Place,
-    faults: Faults,
-    *,
-    here: bool,
-) -> tuple[str, ...]:
-    """Refuses a scheme that an engine can't run, and an engine that can't run here.
-
-    A recipe that no machine can run is told so on machines without the engine too.
-
-    Returns:
-        Remarks on a scheme that an engine runs slowly, and on an engine that need not run here.
-    """
-    scheme, remarks = None, []
-    for index, (step, technique) in enumerate(zip(steps, techniques, strict=True)):
-        if isinstance(technique, Quantizer):
-            scheme = technique.scheme
-        if not isinstance(step, Deploy) or not isinstance(technique, DeployBackend):
-            continue
-        lacking, wrong = technique.available(), []
-        if scheme is not None and (reason := technique.unsuitable(scheme)):
-            wrong.append(reason)
-        elif scheme is not None and not technique.is_fast(scheme):
-            assert technique.fast is not None
-            remarks.append(
-                f"{step.backend} is fast with {_in_words(technique.fast)}; this recipe quantizes "
-                f"to {_in_words(scheme)}."
-            )
-        if lacking is not None:
-            told = f"{step.backend} can't run here: {lacking}."
-            (wrong if here or wrong else remarks).append(told)
-        if wrong:
-            faults.add(place.error(("steps", index, step.key, "backend"), " ".join(wrong)))
-    return tuple(remarks)
-
-
-def _in_words(scheme: Scheme) -> str:
-    kinds = {True: "symmetric", False: "asymmetric"}
-    return (
-        f"{kinds[scheme.w_symmetric]} {scheme.w_bits:g}-bit weights per "
-        f"{'channel' if scheme.per_channel else 'layer'} and {kinds[scheme.a_symmetric]} "
-        f"{scheme.a_bits:g}-bit activations"
-    )
 
 
 def _with_options(step: Any, technique: Any) -> Step:
