@@ -63,6 +63,10 @@ def follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, str]:
     """
     check_example_inputs(example_inputs)
     _call_once(model, example_inputs)
+    return _follow(model, example_inputs)
+
+
+def _follow(model: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, str]:
     name_frozen_norms(model)
     inputs = _Inputs(model, example_inputs)
     reasons: dict[str, str] = {}
@@ -103,7 +107,7 @@ def trace_parts(
     _call_once(model, example_inputs)
     copied = shallow_copy(model)
     if example_inputs:
-        return copied, follow(copied, example_inputs)
+        return copied, _follow(copied, example_inputs)
     name_frozen_norms(copied)
     try:
         return _with_graph(copied, None), {}
