@@ -239,7 +239,7 @@ class RunFolder:
                     folder.rmdir()
 
     def _own_files(self, recipe: Any) -> dict[Path, list[str]]:
-        """What a run of a recipe may have written, by folder."""
+        """What a run of a recipe may have written, by folder; no name leads out of it."""
         steps = recipe.get("steps") if isinstance(recipe, dict) else None
         written = [START]
         deployed = []
@@ -256,7 +256,7 @@ class RunFolder:
         ]
         return {
             self.path / "steps": of_steps,
-            self.deployed: deployed,
+            self.deployed: [name for name in deployed if Path(name).name == name],
             self.path: [*_RESULTS, _RECIPE, _ENVIRONMENT],
         }
 

@@ -99,15 +99,15 @@ def _structure(plain: dict[str, Any], path: Path | str) -> _Structure:
     except DataError as error:
         raise DataError(f"{path} does not say how its model is built: {error}.") from error
     sizes = [size for kept in told.kept for layer in (kept or {}).values() for size in layer[:3]]
-    if len(told.kept) != len(told.recipe.get("steps") or ()) or not all(
-        0 <= size <= _LARGEST for size in (*sizes, math.prod(told.input_shape))
-    ):
+    possible = all(0 <= size <= _CHANNELS for size in sizes)
+    possible &= 0 <= math.prod(told.input_shape) <= _LARGEST
+    if len(told.kept) != len(told.recipe.get("steps") or ()) or not possible:
         raise DataError(f"{path} does not say how its model is built: its sizes make no sense.")
     return told
 
 
-_LARGEST = 2**28
-"""Numbers in an example, or channels of a layer, at most."""
+_LARGEST, _CHANNELS = 2**28, 2**20
+"""Numbers in an example, and channels of a layer, at most."""
 
 
 def _build(told: _Structure, path: Path, builder: Builder | None) -> nn.Module:

@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,7 +67,8 @@ def replacing_directory(path: Path | str) -> Iterator[Path]:
                 temporary.replace(path)
             _flush(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # what took its place is there, or an error is on its way
+            remove(temporary)
 
 
 def _exchange(temporary: Path, path: Path) -> None:

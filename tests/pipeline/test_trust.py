@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -61,7 +62,7 @@ DAMAGE = {
     "no recipe": lambda content: content["structure"].update(recipe=[]),
     "sizes of nothing": lambda content: content["structure"].update(kept=[{"0": [1]}]),
     "a huge example": lambda content: content["structure"].update(input_shape=[10**6] * 4),
-    "huge layers": lambda content: content["structure"]["kept"][0].update({"0": [10**12] * 4}),
+    "huge layers": lambda content: content["structure"]["kept"][0].update({"0": [2**27] * 4}),
     "a step of another kind": lambda content: content["structure"]["recipe"].update(steps=[3]),
     "codes of no width": lambda content: first(content).update(bits=0),
     "codes of 99 bits": lambda content: first(content).update(bits=99),
@@ -149,6 +150,19 @@ def test_fresh_leaves_what_the_run_did_not_write(ran):
     assert ran.run("--fresh").returncode == 0
     assert ideas.exists()
     assert notes.exists()
+
+
+def test_fresh_follows_no_way_out_that_the_stored_recipe_names(ran):
+    victim = ran.folder / "victim" / "a.txt"
+    victim.parent.mkdir()
+    victim.write_text("kept")
+    (ran.out / "deploy/08-a").mkdir(parents=True)
+    recipe = yaml.safe_load((ran.out / "recipe.yaml").read_text())
+    recipe["steps"] += ["evaluate", {"deploy": {"backend": "a/../../../victim"}}]
+    (ran.out / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert (ran.out / "deploy/08-a/../../../victim/a.txt").exists()
+    assert ran.run("--fresh").returncode == 0
+    assert victim.exists()
 
 
 def test_fresh_begins_anew_where_the_stored_recipe_is_damaged(ran):

@@ -144,6 +144,16 @@ def test_a_leftover_that_is_a_link_is_removed_and_not_followed(tmp_path):
     assert names(tmp_path / "others") == ["notes.txt"]
 
 
+def test_a_link_in_the_place_of_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    write_text(tmp_path / "others" / "notes.txt", "kept")
+    (tmp_path / "d").symlink_to(tmp_path / "others")
+    with replacing_directory(tmp_path / "d") as folder:
+        (folder / "a").touch()
+    assert names(tmp_path) == ["d", "others"]
+    assert names(tmp_path / "d") == ["a"]
+    assert names(tmp_path / "others") == ["notes.txt"]
+
+
 def test_a_folder_is_always_there_while_another_takes_its_place(tmp_path):
     with replacing_directory(tmp_path / "d") as first:
         (first / "a").touch()
