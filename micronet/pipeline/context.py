@@ -17,9 +17,19 @@ from micronet.pipeline.folder import START, RunFolder, step_name
 from micronet.pipeline.results import Row
 from micronet.pipeline.samples import Samples
 from micronet.pruning import PruningPlan, apply_plan
-from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
-from micronet.recipe.file import read
-from micronet.recipe.resolution import Resolved, resolve
+from micronet.recipe import (
+    Deploy,
+    Evaluate,
+    Freeze,
+    Fuse,
+    Named,
+    Prune,
+    Quantize,
+    Step,
+    Train,
+)
+from micronet.recipe.own_code import refuse_unnamed
+from micronet.recipe.resolution import DATA, MODEL, Resolved, resolve
 from micronet.storage.weights import fill, load_state
 from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import channels_last
@@ -119,28 +129,56 @@ class Context:
             fill(model, load_state(path), path)
 
 
-def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Context:
+def open_run(
+    run: Path | str,
+    *,
+    cpu: bool = False,
+    sets: Sets | None = None,
+    model: str | None = None,
+    data: str | None = None,
+) -> Context:
     """A run's context, to look at what its finished steps left.
 
     Args:
         run: The run's folder.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
+        model: What makes its model, by the recipe's name or another; needed where that is code of
+            somebody's own, in a run that this user has not started here.
+        data: The same for its data, also where its options say where that lies.
 
     Raises:
-        DataError: There is no run.
-        RecipeError: What its recipe names is not installed here; engines need not be.
+        DataError: There is no run, or its recipe was changed.
+        RecipeError: What its recipe names is not installed here, or must be named; engines need
+            not be installed.
     """
-    run = Path(run)
-    file = run / "recipe.yaml"
-    if not file.is_file():
-        raise DataError(f"There is no run at {run}.")
-    recipe, source = read(str(file))
+    folder = RunFolder(Path(run))
+    recipe, own = folder.recipe()
     steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
     # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
-    resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
+    resolved = resolve(
+        attrs.evolve(
+            recipe,
+            steps=steps,
+            weights=None,
+            model=renamed(recipe.model, model),
+            data=renamed(recipe.data, data),
+        ),
+        trusted=[role for role, given in ((MODEL, model), (DATA, data)) if own or given],
+        structure_only=True,
+    )
+    refuse_unnamed(
+        f"{run} was not started by you on this machine, and",
+        resolved.build_model,
+        *(() if sets else (resolved.load_data,)),
+    )
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
-    return Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets).checked()
+    return Context(resolved, folder, make_accelerator(cpu=cpu), *sets).checked()
+
+
+def renamed(recorded: Named, given: str | None) -> Named:
+    """What a file names, or what is given in its place; the file's options are for its own name."""
+    return recorded if given in (None, recorded.name) else Named(given)
 
 
 def start_model(resolved: Resolved) -> nn.Module:

@@ -15,6 +15,7 @@ from micronet.pipeline.context import Context
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
 from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.opening import open_folder
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.results import Results
 from micronet.pipeline.steps import take_step
@@ -61,7 +62,10 @@ def run(
         sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
         context = Context(resolved, folder, accelerator, *sets).checked()
         first = 0 if isinstance(context.steps[0], Train) else -1
-        for index in range(first, len(context.steps)):
+        indices = range(first, len(context.steps))
+        if main:
+            folder.check_finished([context.name(index) for index in indices])
+        for index in indices:
             _step(context, index, reporter)
         return _results(context)
 
@@ -83,13 +87,14 @@ def _open(
         weights=resolved.weights,
         ignored=ignored_variables(cpu=cpu),
     )
-    before = None if fresh else folder.environment()
+    start = None if fresh else folder.start()
+    before = None if start is None else start.environment
     if before is not None and before.get("weights", here["weights"]) != here["weights"]:
         raise RunError(
             f"{folder.path} holds a run that began with other weights: {resolved.weights} has "
             f"changed. Use --fresh to start again, or another --out."
         )
-    folder.open(to_plain(resolved.recipe), here, fresh=fresh)
+    open_folder(folder, to_plain(resolved.recipe), here, fresh=fresh)
     if before is not None and (differences := changed(before, here)):
         reporter.say(
             f"This run goes on under other conditions, so it may not end with the same bits; "

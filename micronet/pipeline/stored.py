@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.pipeline.context import Context, open_run
+from micronet.pipeline.context import Context, open_run, renamed
 from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
-from micronet.recipe import Named, Recipe
-from micronet.recipe.resolution import resolve_data, resolve_structure
+from micronet.recipe import Recipe
+from micronet.recipe.own_code import refuse_unnamed
+from micronet.recipe.resolution import DATA, MODEL, resolve_data, resolve_structure
 from micronet.training.accelerator import make_accelerator
 
 
@@ -64,8 +65,8 @@ def find(
             file.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
-        model: The user's own callable, where that makes the model of a packed file.
-        data: The same for its data.
+        model: What makes the model, as `open_run` takes it; for a packed file the same.
+        data: As `open_run` takes it.
 
     Raises:
         DataError: There is none, or its quantizers have seen no data yet.
@@ -75,20 +76,18 @@ def find(
     step = path.name.partition(".")[0]
     run = path if path.is_dir() else path.parent.parent
     if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):
-        if model or data:
-            raise DataError(f"{path} is in a run, whose recipe names the model and the data.")
-        context = open_run(run, cpu=cpu, sets=sets)
+        context = open_run(run, cpu=cpu, sets=sets, model=model, data=data)
         stored = _in_run(context, None if path.is_dir() else step, path)
     elif path.is_file():
         recipe = packed_recipe(path)
-        named = _named(recipe.data, data)
-        load = resolve_data(named, imports=data is not None)
-        sets = sets or checked_sets(load(), named.name)
+        recipe = attrs.evolve(
+            recipe, model=renamed(recipe.model, model), data=renamed(recipe.data, data)
+        )
+        builder = resolve_structure(recipe, trusted=[MODEL] if model else []).build_model
+        load = resolve_data(recipe.data, trusted=[DATA] if data else [])
+        refuse_unnamed(f"{path}", builder, *(() if sets else (load,)))
+        sets = sets or checked_sets(load(), recipe.data.name)
         accelerator = make_accelerator(cpu=cpu)
-        builder = None
-        if model is not None:
-            own = attrs.evolve(recipe, model=_named(recipe.model, model), steps=())
-            builder = resolve_structure(own, imports=True).build_model
         packed = load_packed(path, builder).to(accelerator.device)
         stored = Stored(path, path.parent, step, recipe, packed, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
@@ -99,11 +98,6 @@ def find(
     if not is_ready(stored.model):
         raise DataError(f"{path}: the model's quantizers have seen no data yet; take a later step.")
     return stored
-
-
-def _named(told: Named, given: str | None) -> Named:
-    """What a file names, or what is given in its place; the file's options are for its own name."""
-    return told if given in (None, told.name) else Named(given)
 
 
 def _in_run(context: Context, step: str | None, path: Path) -> Stored:

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from micronet.errors import DataError, PruningError
 from micronet.graph.copying import copy_of
-from micronet.plain import structured
+from micronet.plain import from_json
 
 
 @attrs.frozen
@@ -51,8 +51,8 @@ class PruningPlan:
     def from_json(cls, text: str) -> PruningPlan:
         """Raises DataError where it is no plan."""
         try:
-            return cls(structured(json.loads(text), dict[str, Kept]))
-        except ValueError as error:
+            return cls(from_json(text, dict[str, Kept]))
+        except DataError as error:
             raise DataError(f"A pruning plan is damaged: {error}.") from error
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from micronet.errors import DataError
+from micronet.plain import from_json
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.storage.files import regular, write_bytes
 from micronet.storage.weights import fill, load_state
@@ -63,8 +64,8 @@ def load_pruned(model_factory: Callable[[], nn.Module], path: Path | str) -> nn.
     if _PLAN not in metadata:
         raise DataError(f"{path} holds no pruned model; save_pruned writes one.")
     try:
-        plans = [PruningPlan.from_json(text) for text in json.loads(metadata[_PLAN])]
-    except (ValueError, TypeError, RecursionError, DataError) as error:
+        plans = [PruningPlan.from_json(text) for text in from_json(metadata[_PLAN], list[str])]
+    except DataError as error:
         raise DataError(f"{path} holds no plan that can be read: {error}") from error
     model = model_factory()
     for plan in plans:
