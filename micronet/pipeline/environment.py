@@ -78,7 +78,7 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in {**new, **old}
         if old.get(key) != new.get(key)
     ]
-    old_code = before.get("code", {})
+    old_code = _part(before, "code")
     code = [f"the code of {n} has changed" for n, h in now["code"].items() if old_code.get(n) != h]
     return values + code
 
@@ -86,11 +86,17 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
     apart = ("packages", "variables", "ignored", "code", "weights")
     return {
-        **environment.get("packages", {}),
+        **_part(environment, "packages"),
         **{key: value for key, value in environment.items() if key not in apart},
-        **environment.get("variables", {}),
-        **{f"{name} (ignored)": value for name, value in environment.get("ignored", {}).items()},
+        **_part(environment, "variables"),
+        **{f"{name} (ignored)": value for name, value in _part(environment, "ignored").items()},
     }
+
+
+def _part(environment: dict[str, Any], key: str) -> dict[str, Any]:
+    """A part that was read back, of whatever shape that is."""
+    part = environment.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _told(value: Any) -> str:

@@ -172,8 +172,13 @@ class RunFolder:
             raise DataError(f"{self.recipe_file} holds no recipe. {START_AGAIN}")
         return content
 
+    def is_own(self) -> bool:
+        """Whether this user has started the run, on this machine; raises DataError."""
+        start = self.start()
+        return start is not None and own_runs.is_own(self.stored_recipe(), start.signature)
+
     def recipe(self) -> tuple[Recipe, bool]:
-        """The run's recipe, and whether this user has started it on this machine.
+        """The run's recipe, and whether `is_own`.
 
         Raises:
             DataError: There is none, or it was changed.
@@ -184,7 +189,7 @@ class RunFolder:
         if start is not None and sum_of_json(content) != start.recipe_sum:
             raise DataError(f"{self.recipe_file} was changed since it was written. {_LOST}")
         recipe = structure(Source(str(self.recipe_file), content, {}, self.path))
-        return recipe, start is not None and own_runs.is_own(content, start.signature)
+        return recipe, self.is_own()
 
     def finished(self, step: str) -> Record | None:
         """A step's record, `None` if the step is not finished."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from micronet.errors import DataError, MicronetError, RunError
-from micronet.pipeline import own_runs
 from micronet.pipeline.artifact_folders import refuse_others_files
 from micronet.pipeline.folder import (
     LOCK,
@@ -25,23 +24,40 @@ from micronet.recipe.resolution import DATA, MODEL, resolve
 from micronet.storage.files import remove, remove_leftovers, write_text
 
 
+def check_folder(folder: RunFolder) -> None:
+    """Refuses, with a RunError, any but an empty folder or one in which a run was started."""
+    folder.refuse_links()
+    names = {entry.name for entry in folder.path.iterdir()}
+    if names <= {LOCK}:
+        return
+    try:
+        started, why = folder.start() is not None, "that are no run's"
+    except DataError as error:
+        started, why = False, f"that are no run's: {str(error).rstrip('.')}"
+    names = {name for name in names if not name.endswith(".tmp")}
+    # It may have been killed before it stored its recipe.
+    unstored = names <= {LOCK, folder.environment_file.name}
+    if started and not (unstored or folder.recipe_file.name in names):
+        started, why = False, f"of a run whose {folder.recipe_file.name} is lost"
+    if not started:
+        raise RunError(f"{folder.path} holds files {why}. Choose another --out.")
+
+
 def open_folder(
     folder: RunFolder, recipe: dict[str, Any], environment: Mapping[str, Any], *, fresh: bool
 ) -> None:
-    """Prepares a run's folder for a recipe's first or next start; call with the lock held.
+    """Prepares a run's folder for a recipe's first or next start.
 
     Args:
-        folder: It.
+        folder: As `check_folder` lets it through, with its lock held.
         recipe: As plain data.
         environment: Where the run takes place.
         fresh: Forget a run that is there.
 
     Raises:
-        RunError: It holds something else, or a run of another recipe.
+        RunError: It holds a run of another recipe.
         DeployError: A fresh start would remove somebody's files.
     """
-    _refuse_others(folder)
-    folder.refuse_links()
     before = None
     with contextlib.suppress(*((DataError,) if fresh else ())):  # then it is forgotten
         before = folder.stored_recipe()
@@ -67,24 +83,6 @@ def open_folder(
     folder.write_start(environment, kept)
     if before is None:
         write_text(folder.recipe_file, plain_yaml.dump(recipe))
-
-
-def _refuse_others(folder: RunFolder) -> None:
-    """Only an empty folder, or one in which a run was started, takes a run."""
-    names = {entry.name for entry in folder.path.iterdir()}
-    if names <= {LOCK}:
-        return
-    try:
-        started, why = folder.start() is not None, "that are no run's"
-    except DataError as error:
-        started, why = False, f"that are no run's: {str(error).rstrip('.')}"
-    names = {name for name in names if not name.endswith(".tmp")}
-    # It may have been killed before it stored its recipe.
-    unstored = names <= {LOCK, folder.environment_file.name}
-    if started and not (unstored or folder.recipe_file.name in names):
-        started, why = False, f"of a run whose {folder.recipe_file.name} is lost"
-    if not started:
-        raise RunError(f"{folder.path} holds files {why}. Choose another --out.")
 
 
 def _refuse_to_remove_others_files(folder: RunFolder, recipe: Any) -> None:
@@ -137,11 +135,10 @@ def _with_newer_options(folder: RunFolder, recipe: dict[str, Any]) -> Any:
 
     What a recipe names that is not this user's own stays a name.
     """
-    start = folder.start()
-    own = start is not None and own_runs.is_own(recipe, start.signature)
+    trusted = (MODEL, DATA) if folder.is_own() else ()
     try:
         stored = structure(Source("recipe.yaml", recipe, {}, Path()))
-        return to_plain(resolve(stored, trusted=(MODEL, DATA) if own else ()).recipe)
+        return to_plain(resolve(stored, trusted=trusted).recipe)
     except MicronetError:
         return recipe
 

@@ -15,7 +15,8 @@ from micronet.pipeline.context import Context
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
 from micronet.pipeline.folder import RunFolder
-from micronet.pipeline.opening import open_folder
+from micronet.pipeline.opening import check_folder, open_folder
+from micronet.pipeline.own_runs import key_file
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.results import Results
 from micronet.pipeline.steps import take_step
@@ -87,6 +88,7 @@ def _open(
         weights=resolved.weights,
         ignored=ignored_variables(cpu=cpu),
     )
+    check_folder(folder)
     start = None if fresh else folder.start()
     before = None if start is None else start.environment
     if before is not None and before.get("weights", here["weights"]) != here["weights"]:
@@ -94,7 +96,18 @@ def _open(
             f"{folder.path} holds a run that began with other weights: {resolved.weights} has "
             f"changed. Use --fresh to start again, or another --out."
         )
+    own = start is None or folder.is_own()
     open_folder(folder, to_plain(resolved.recipe), here, fresh=fresh)
+    if not own:
+        reporter.say(
+            "This run was started by somebody else or on another machine; what its finished "
+            "steps left is taken as it is."
+        )
+    if resolved.code and not folder.is_own():
+        reporter.say(
+            f"{key_file() or 'A key'} can't be kept, so this run bears no signature; other "
+            f"commands will ask for {' and '.join(resolved.code)} again."
+        )
     if before is not None and (differences := changed(before, here)):
         reporter.say(
             f"This run goes on under other conditions, so it may not end with the same bits; "

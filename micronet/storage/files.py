@@ -129,7 +129,7 @@ def read_bytes(path: Path | str) -> bytes:
     """A file's content.
 
     Raises:
-        DataError: The system refuses it, it is no file, or it is larger than any of ours.
+        DataError: The system refuses it, it is no file, or larger than the memory.
     """
     try:
         return _content(path)
@@ -185,13 +185,10 @@ def _content(path: Path | str) -> bytes:
     path = regular(path)
     if path.is_symlink() and not path.exists():
         raise DataError(f"{path} can't be read: it is a link that leads nowhere.")
-    if path.stat().st_size > _LARGEST:
-        raise DataError(f"{path} can't be read: it is larger than any file of its kind.")
-    return path.read_bytes()
-
-
-_LARGEST = 2**32
-"""Bytes of a file that is read whole."""
+    try:
+        return path.read_bytes()
+    except MemoryError as error:
+        raise DataError(f"{path} can't be read: it is larger than the memory.") from error
 
 
 def regular(path: Path | str) -> Path:
