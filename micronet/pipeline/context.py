@@ -68,6 +68,16 @@ class Context:
         """A step's name in folder and table; -1 is the model that the recipe starts with."""
         return START if index < 0 else step_name(index + 1, self.steps[index].key)
 
+    @property
+    def first(self) -> int:
+        """The step that a run begins with; a model that is not trained first is measured first."""
+        return 0 if isinstance(self.steps[0], Train) else -1
+
+    def names(self, last: int | None = None) -> list[str]:
+        """The names of all steps, or of those up to one."""
+        end = len(self.steps) if last is None else last + 1
+        return [self.name(index) for index in range(self.first, end)]
+
     def seed(self, index: int) -> int:
         """The seed of a step."""
         return self.resolved.recipe.seed * 1000 + index
@@ -123,8 +133,7 @@ class Context:
 
     def _load_weights(self, model: nn.Module, index: int) -> None:
         """The weights of step `index`, or of the last one before it that wrote any."""
-        names = [self.name(earlier) for earlier in range(-1, index + 1)]
-        path = self.folder.weights_after(names)
+        path = self.folder.weights_after(self.names(index))
         if path is not None:
             fill(model, load_state(path), path)
 

@@ -134,7 +134,7 @@ def deploy_stored(
         _accuracy(engine.outputs, labels),
         engine.parity,
         len(labels),
-        (*remarks, *engine.artifact.remarks),
+        (*stored.remarks, *remarks, *engine.artifact.remarks),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from micronet.distribution import own_version
+from micronet.storage.files import sha256
 
 _VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -62,8 +62,8 @@ def environment(
         "threads": torch.get_num_threads(),
         "device": device,
         "processes": processes,
-        "code": {name: _hash(file) for name, file in code.items()},
-        "weights": None if weights is None else _hash(weights),
+        "code": {name: sha256(file) for name, file in code.items()},
+        "weights": None if weights is None else sha256(weights),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "ignored": dict(ignored),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -101,14 +101,6 @@ def _part(environment: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _told(value: Any) -> str:
     return "not there" if value is None else str(value)
-
-
-def _hash(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

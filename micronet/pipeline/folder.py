@@ -200,27 +200,39 @@ class RunFolder:
         except DataError as error:
             raise DataError(f"{error} {START_AGAIN}") from error
 
-    def check_finished(self, steps: Sequence[str]) -> None:
-        """Makes sure that what the finished steps wrote is there, as they wrote it.
+    def records(self, steps: Sequence[str]) -> list[Record]:
+        """The records of those among a run's first steps that are finished.
 
         Args:
-            steps: All of the run, in order.
+            steps: From the first one on.
 
         Raises:
-            DataError: A file is lost or was changed, or a record that later steps build on.
+            DataError: One is lost that later ones build on, or can't be read.
         """
         records = [self.finished(step) for step in steps]
-        done = max((place for place, record in enumerate(records) if record), default=-1)
-        for step, record in zip(steps[: done + 1], records, strict=False):
+        done = [record for record in records if record is not None]
+        for step, record in zip(steps, records[: len(done)], strict=False):
             if record is None:
                 raise DataError(f"{self.record(step)} is lost, and later ones are there. {_LOST}")
+        return done
+
+    def check_files(self, steps: Sequence[str]) -> None:
+        """Makes sure that what finished steps wrote is there, as they wrote it.
+
+        Args:
+            steps: As `records` takes them.
+
+        Raises:
+            DataError: A file or a record is lost or was changed.
+        """
+        for record in self.records(steps):
             check_sums(self.path, record.files, _LOST)
 
     def weights_after(self, steps: Sequence[str]) -> Path | None:
         """The weights that the last of these steps to write some has left.
 
         Args:
-            steps: From the first one on.
+            steps: As `records` takes them.
 
         Returns:
             A file that is as it was written; `None` if none of them is finished.
@@ -228,8 +240,7 @@ class RunFolder:
         Raises:
             DataError: It is lost, or was changed.
         """
-        records = [(step, self.finished(step)) for step in steps]
-        done = [(step, record) for step, record in records if record is not None]
+        done = list(zip(steps, self.records(steps), strict=False))
         for step, record in reversed(done):
             if self._check(self.weights(step), record):
                 return self.weights(step)

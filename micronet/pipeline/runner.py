@@ -20,7 +20,7 @@ from micronet.pipeline.own_runs import key_file
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.results import Results
 from micronet.pipeline.steps import take_step
-from micronet.recipe import Recipe, Train, technique_of, to_plain
+from micronet.recipe import Recipe, technique_of, to_plain
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.training.accelerator import ignored_variables, make_accelerator
 from micronet.training.loop import deterministic
@@ -62,11 +62,9 @@ def run(
         accelerator.wait_for_everyone()
         sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
         context = Context(resolved, folder, accelerator, *sets).checked()
-        first = 0 if isinstance(context.steps[0], Train) else -1
-        indices = range(first, len(context.steps))
         if main:
-            folder.check_finished([context.name(index) for index in indices])
-        for index in indices:
+            folder.check_files(context.names())
+        for index in range(context.first, len(context.steps)):
             _step(context, index, reporter)
         return _results(context)
 
@@ -147,9 +145,8 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
 
 
 def _results(context: Context) -> Results:
-    names = [context.name(index) for index in range(-1, len(context.steps))]
-    records = [context.folder.finished(name) for name in names]
-    return Results([record.row for record in records if record is not None and record.row])
+    records = context.folder.records(context.names())
+    return Results([record.row for record in records if record.row])
 
 
 def _title(context: Context, index: int) -> str:

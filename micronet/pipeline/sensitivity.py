@@ -69,7 +69,8 @@ def sensitivities(
         OptionError: A fraction is not allowed, or the pruner has no such options.
         PruningError: No layer can be pruned.
     """
-    context, index = _last_float(open_run(run, cpu=cpu, model=model, data=data))
+    context = open_run(run, cpu=cpu, model=model, data=data)
+    index = _last_float(context)
     unpruned = context.model_after(index).cpu()
     whole = _pruner(pruner, fractions[0])
     groups = whole.groups(unpruned, context.example_inputs)
@@ -110,18 +111,18 @@ def plot(found: Sensitivities, file: Path | str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _last_float(context: Context) -> tuple[Context, int]:
-    """A run's context, and its last finished step that leaves a float model."""
-    folder = context.folder
-    index = -1
-    for position, step in enumerate(context.steps):
-        kept = isinstance(step, (Train, Prune, Evaluate))
-        if not kept or folder.finished(context.name(position)) is None:
-            break
-        index = position
-    if index < 0 and folder.finished(context.name(index)) is None:
-        raise DataError(f"{folder.path} has no finished step with a float model yet.")
-    return context, index
+def _last_float(context: Context) -> int:
+    """A run's last finished step that leaves a float model."""
+    changing = (
+        position
+        for position, step in enumerate(context.steps)
+        if not isinstance(step, (Train, Prune, Evaluate))
+    )
+    finished = context.first + len(context.folder.records(context.names())) - 1
+    index = min(finished, next(changing, len(context.steps)) - 1)
+    if index < context.first:
+        raise DataError(f"{context.folder.path} has no finished step with a float model yet.")
+    return index
 
 
 def _pruner(name: str, percent: float, keep: tuple[str, ...] = ()) -> Any:

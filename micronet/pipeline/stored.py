@@ -33,6 +33,7 @@ class Stored:
         float_model: The float model that it came from; `None` for a packed file.
         sets: Training and test set.
         accelerator: Where it runs.
+        remarks: What a user should hear, a sentence each.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Stored:
     float_model: nn.Module | None
     sets: Sets
     accelerator: Accelerator
+    remarks: tuple[str, ...] = ()
 
     @property
     def example_inputs(self) -> tuple[Tensor, ...]:
@@ -102,15 +104,18 @@ def find(
 
 def _in_run(context: Context, step: str | None, path: Path) -> Stored:
     """A run's model after a step, or after the last one that is finished."""
+    count = len(context.folder.records(context.names()))
     finished = [
         index
-        for index in range(-1, len(context.steps))
-        if context.folder.finished(context.name(index)) is not None
-        and step in (None, context.name(index))
+        for index in range(context.first, context.first + count)
+        if step in (None, context.name(index))
     ]
     if not finished:
         raise DataError(f"{path} is no finished step of a run that leaves a model.")
     name = context.name(finished[-1])
+    remarks: tuple[str, ...] = ()
+    if step is None and finished[-1] + 1 < len(context.steps):
+        remarks = (f"{path} is not finished: this is its model after {name}.",)
     return Stored(
         context.folder.record(name),
         context.folder.path,
@@ -120,4 +125,5 @@ def _in_run(context: Context, step: str | None, path: Path) -> Stored:
         context.model_after(context.float_index()).eval(),
         (context.train_set, context.test_set),
         context.accelerator,
+        remarks,
     )

@@ -27,10 +27,10 @@ class Command:
 
 
 def flipped(content, chance):
-    place = chance.randrange(len(content)) if content else 0
-    return (
-        content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :]
-    )
+    changed = bytearray(content)
+    if changed:
+        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
 
 
 def archive():
@@ -174,9 +174,8 @@ WHOLE = {
     "deploy/07-onnxruntime/float/model.onnx": [BENCH],
 }
 """The files of a finished run, and who reads them beside `micronet run`."""
-HALF = ["recipe.yaml", "environment.json", ".lock", "steps/01-train.epoch.pt"]
 PAIRS = [("whole", file, kind) for file in WHOLE for kind in DAMAGE]
-PAIRS += [("half", file, kind) for file in HALF for kind in DAMAGE]
+PAIRS += [("half", "steps/01-train.epoch.pt", kind) for kind in DAMAGE]
 
 
 @pytest.fixture(scope="module")
