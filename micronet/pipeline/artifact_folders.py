@@ -19,15 +19,15 @@ def refuse_others_files(folder: Path) -> None:
     """
     if folder.is_symlink() or not folder.exists():  # a link goes, what it leads to stays
         return
-    if not folder.is_dir():
-        raise DeployError(f"{folder} is no artifact's folder, so it is not replaced.")
     own = {*_written(folder), *_written(folder / FLOAT)}
-    for other in files_in(folder):
-        if other not in own:
-            raise DeployError(
-                f"{other} is of no artifact, so {folder} is not replaced. Move that file, or "
-                f"choose another folder."
-            )
+    others = [folder] if not folder.is_dir() else [f for f in files_in(folder) if f not in own]
+    if others and not (folder / CARD).is_file():
+        raise DeployError(f"{folder} is no artifact's folder, so it is not replaced.")
+    if others:
+        raise DeployError(
+            f"{others[0]} is of no artifact, so {folder} is not replaced. Move that file, or choose "
+            f"another folder."
+        )
 
 
 def files_in(folder: Path) -> Iterator[Path]:
