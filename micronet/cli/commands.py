@@ -159,8 +159,10 @@ def _pack(
 
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"--out {out}: the file's name must end in .safetensors.")
-    packed = read_bytes(packed_file(run))
+    file, remarks = packed_file(run)
+    packed = read_bytes(file)
     write_bytes(out, packed)
+    tell(remarks)
     if as_json:
         print_json({"file": str(out), "size_bytes": len(packed)})
     else:

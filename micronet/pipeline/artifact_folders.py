@@ -25,8 +25,8 @@ def refuse_others_files(folder: Path) -> None:
         raise DeployError(f"{folder} is no artifact's folder, so it is not replaced.")
     if others:
         raise DeployError(
-            f"{others[0]} is of no artifact, so {folder} is not replaced. Move that file, or choose "
-            f"another folder."
+            f"{others[0]} is of no artifact, so {folder} is not replaced. Move that file, or "
+            f"choose another folder."
         )
 
 

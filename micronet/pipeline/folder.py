@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -301,24 +300,40 @@ def artifact_name(number: int, backend: str) -> str:
     return step_name(number, backend.replace(":", "-"))
 
 
-def packed_file(path: Path | str) -> Path:
+def steps_of(recipe: Any) -> list[tuple[str, Any]]:
+    """The key and the options of each step of a recipe, as it was read back, of whatever shape."""
+    steps = recipe.get("steps") if isinstance(recipe, dict) else None
+    pairs = [
+        next(iter(step.items()), ("", None)) if isinstance(step, dict) else (step, None)
+        for step in (steps if isinstance(steps, list) else [])
+    ]
+    return [(str(key), options) for key, options in pairs]
+
+
+def packed_file(path: Path | str) -> tuple[Path, tuple[str, ...]]:
     """The packed model of a run: its last one, or that of the step whose checkpoint is given.
 
+    Returns:
+        The file, and what a user should hear, a sentence each.
+
     Raises:
-        DataError: There is none: no run, or no quantized model in it; or it was changed.
+        DataError: There is none: no run, or no quantized model in it; or something was lost or
+            changed.
     """
     path = Path(path)
-    steps = path / "steps" if path.is_dir() else path.parent
-    if not path.exists() or not steps.is_dir():
+    folder = RunFolder(path if path.is_dir() else path.parent.parent)
+    recipe = folder.stored_recipe() if path.exists() else None
+    if recipe is None:
         raise DataError(f"There is no run at {path}.")
-    step = "*" if path.is_dir() else glob.escape(path.name.partition(".")[0])
-    names = [file.stem for file in steps.glob(f"{step}.json") if file.stem[:2].isdigit()]
-    packed = RunFolder(steps.parent).packed_after(sorted(names, key=_number))
+    keys = [key for key, _ in steps_of(recipe)]
+    names = [step_name(number, key) for number, key in enumerate(keys, 1)]
+    names = names if keys[:1] == ["train"] else [START, *names]
+    done = names[: len(folder.records(names))]
+    if not path.is_dir():
+        done = [name for name in done if name == path.name.partition(".")[0]]
+    packed = folder.packed_after(done)
     if packed is None:
         raise DataError(f"{path} holds no quantized model that could be packed.")
-    return packed
-
-
-def _number(step: str) -> int:
-    digits = step.partition("-")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else -1
+    if path.is_dir() and done != names:
+        return packed, (f"{path} is not finished: this is its model after {done[-1]}.",)
+    return packed, ()

@@ -17,6 +17,7 @@ from micronet.pipeline.folder import (
     RunFolder,
     artifact_name,
     step_name,
+    steps_of,
 )
 from micronet.recipe import plain_yaml, to_plain
 from micronet.recipe.file import Source, structure
@@ -109,15 +110,13 @@ def _clear(folder: RunFolder, place: Path, own: list[str]) -> None:
 
 def _own_files(folder: RunFolder, recipe: Any) -> dict[Path, list[str]]:
     """What a run of a recipe may have written, by folder; no name leads out of it."""
-    steps = recipe.get("steps") if isinstance(recipe, dict) else None
-    written = [START]
-    deployed = []
-    for number, step in enumerate(steps if isinstance(steps, list) else [], 1):
-        pairs = step if isinstance(step, dict) else {step: None}
-        key, options = next(iter(pairs.items()), ("", None))
-        written.append(step_name(number, str(key)))
-        if key == "deploy" and isinstance(options, dict):
-            deployed.append(artifact_name(number, str(options.get("backend"))))
+    steps = list(enumerate(steps_of(recipe), 1))
+    written = [START, *(step_name(number, key) for number, (key, _) in steps)]
+    deployed = [
+        artifact_name(number, str(options.get("backend")))
+        for number, (key, options) in steps
+        if key == "deploy" and isinstance(options, dict)
+    ]
     of_steps = [
         path(name).name
         for name in written

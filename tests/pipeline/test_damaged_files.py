@@ -164,7 +164,7 @@ WHOLE = {
     "steps/01-train.json": [EVAL],
     "steps/01-train.safetensors": [EVAL],
     "steps/02-prune.json": [SENSITIVITY],
-    "steps/06-fuse.json": [EVAL],
+    "steps/06-fuse.json": [EVAL, PACK],
     "steps/06-fuse.safetensors": [EVAL],
     "steps/06-fuse.packed.safetensors": [PACK],
     "steps/07-deploy.json": [],
