@@ -252,6 +252,7 @@ def test_a_damaged_file_is_told_or_does_no_harm(states, project, state, file, ki
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_every_file_damaged_in_every_way_is_told_or_does_no_harm(
     states, make_project, tmp_path, kind

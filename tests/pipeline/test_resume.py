@@ -63,6 +63,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(project, whole_run
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 def test_a_hundred_kills_at_random_moments_change_no_bit(
     make_project, whole_deployed_run, tmp_path
 ):

@@ -8,8 +8,10 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from torchvision.models import WeightsEnum
 
 import micronet
+from micronet import registry
 from micronet.errors import DataError, RecipeError
 from micronet.storage import packing
 
@@ -49,6 +51,35 @@ def test_a_packed_file_runs_no_code_that_it_names(ran):
     assert refused.returncode == 2
     assert "name it yourself: --model os:system --data os:system." in refused.stderr
     assert not (ran.folder / "ran").exists()
+
+
+def test_a_packed_file_chooses_no_place_for_data(ran):
+    def to_a_place(content):
+        content["structure"]["recipe"]["data"] = {"name": "cifar10", "root": "made by a file"}
+
+    rewritten(
+        ran.out / "steps/06-fuse.packed.safetensors", ran.folder / "a.safetensors", to_a_place
+    )
+    deploy = ("deploy", "a.safetensors", "--backend", "onnxruntime", "--model", "tiny:model")
+    refused = ran.micronet(*deploy)
+    assert refused.returncode == 2
+    assert "the data 'cifar10' with root: 'made by a file'" in refused.stderr
+    assert not (ran.folder / "made by a file").exists()
+    assert ran.micronet(*deploy, "--data", "tiny:data").returncode == 0
+
+
+def test_opening_a_packed_file_fetches_no_weights(tmp_path, monkeypatch):
+    def fetch(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
+    name, options = "torchvision/squeezenet1_1", {"weights": "DEFAULT", "num_classes": 4}
+    model = registry.create("model", name, **options).structure().eval()
+    recipe = {"model": {"name": name, **options}, "data": "digits"}
+    structure = {"recipe": recipe, "kept": [], "input_shape": [2, 3, 64, 64]}
+    packing.save_packed(model, tmp_path / "a.safetensors", structure=structure)
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(micronet.load_packed(tmp_path / "a.safetensors")(images), model(images))
 
 
 def test_ones_own_code_makes_the_model_of_a_packed_file(ran, monkeypatch):
