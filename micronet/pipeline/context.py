@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from micronet.pruning import PruningPlan, apply_plan
 from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
 from micronet.recipe.file import read
 from micronet.recipe.resolution import Resolved, resolve
-from micronet.storage.weights import fill, load_state
+from micronet.storage.weights import fill, load_state, load_weights
+from micronet.streams import say
 from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import channels_last
 
@@ -47,7 +49,8 @@ class Context:
     def checked(self) -> Context:
         """The same, once the recipe's first model has run on its images, with labels it knows."""
         name = self.resolved.recipe.model.name
-        classes = check_model(start_model(self.resolved), name, self.example_inputs)
+        tell = say if self.accelerator.is_main_process else _no_word
+        classes = check_model(start_model(self.resolved, tell), name, self.example_inputs)
         train_set, test_set = with_classes((self.train_set, self.test_set), classes)
         return attrs.evolve(self, train_set=train_set, test_set=test_set)
 
@@ -143,13 +146,24 @@ def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) ->
     return Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets).checked()
 
 
-def start_model(resolved: Resolved) -> nn.Module:
-    """The model that a recipe begins with."""
+def _no_word(_: str) -> None:
+    """Says nothing."""
+
+
+def start_model(resolved: Resolved, tell: Callable[[str], None] = _no_word) -> nn.Module:
+    """The model that a recipe begins with.
+
+    Args:
+        resolved: The recipe.
+        tell: Gets a sentence where its weights have another form than the model's state_dict.
+    """
     model = resolved.build_model()
     if not isinstance(model, nn.Module):
         raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
     if resolved.weights is not None:
-        fill(model, load_state(resolved.weights), resolved.weights)
+        understood = load_weights(model, resolved.weights)
+        if understood is not None:
+            tell(understood)
     return model
 
 

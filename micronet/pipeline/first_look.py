@@ -15,7 +15,8 @@ from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
 from micronet.recipe.own_code import OwnCallable
 from micronet.recipe.resolution import Resolved, too_few_classes
-from micronet.storage.weights import fill, load_state
+from micronet.storage.weights import load_weights
+from micronet.streams import say
 from micronet.techniques import Contents
 
 
@@ -38,7 +39,9 @@ def look(resolved: Resolved, source: Source) -> None:
             model = start_model(attrs.evolve(resolved, weights=None))
     with _told(source, "weights", faults):
         if resolved.weights is not None and model is not None:
-            fill(model, load_state(resolved.weights), resolved.weights)
+            understood = load_weights(model, resolved.weights)
+            if understood is not None:
+                say(f"micronet: {understood}")
     with _told(source, "model", faults):
         images = None
         if sets is not None:
