@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from micronet.errors import DataError
 from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
@@ -160,11 +161,27 @@ def start_model(resolved: Resolved, tell: Callable[[str], None] = _no_word) -> n
     model = resolved.build_model()
     if not isinstance(model, nn.Module):
         raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
+    _check_state(model, resolved.recipe.model.name)
     if resolved.weights is not None:
         understood = load_weights(model, resolved.weights)
         if understood is not None:
             tell(understood)
     return model
+
+
+def _check_state(model: nn.Module, name: str) -> None:
+    """Refuses a model whose state no file of weights can hold."""
+    for key, value in model.state_dict().items():
+        if is_lazy(value):
+            raise DataError(
+                f"model {name} has lazy layers, as {key!r} has no shape yet; call the model once "
+                f"on an image before you return it."
+            )
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"model {name} keeps {key!r} in its state_dict, a {type(value).__name__}; files of "
+                f"weights hold tensors alone."
+            )
 
 
 def reshaped(
