@@ -23,6 +23,8 @@ def main() -> NoReturn:
     """Entry point of the `micronet` script."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     _put_working_folder_last()
+    if "RANK" in os.environ:  # of several, each would print torch's advice on unused layers
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         from micronet.streams import take_over
 

@@ -134,8 +134,19 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         except MicronetError as error:
             raise DataError(_sentence(error)) from error
         except Exception as error:  # a user's data set may raise anything
-            raise DataError(f"Reading the data fails: {describe_error(error)}.") from error
+            told = f"Reading the data fails: {describe_error(error)}."
+            raise lost_worker(error) or DataError(told) from error
         yield batch
+
+
+def lost_worker(error: Exception) -> DataError | None:
+    """What to do if a process that loads data was killed; torch raises that at any moment."""
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    return DataError(
+        f"Reading the data fails: {describe_error(error)}. It may lack memory: try fewer workers, "
+        f"or workers: 0."
+    )
 
 
 def _sentence(error: MicronetError) -> str:

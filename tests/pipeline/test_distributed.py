@@ -91,3 +91,4 @@ def test_a_recipe_on_two_processes_ends_in_one_table(project, whole_run):
     assert environment["ignored"] == {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
     assert result.stderr.count("Ignored, so that the environment changes no numbers") == 1
     assert result.stderr.count("[4/4] deploy onnxruntime") == 1
+    assert "find_unused_parameters" not in result.stderr
