@@ -118,7 +118,7 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         ) from error
     except Exception as error:  # a plugin, or a model, may raise anything
         reporter.say(f"{title}  failed")
-        if (lost := lost_worker(error)) is not None:
+        if isinstance(error, RuntimeError) and (lost := lost_worker(error)) is not None:
             raise lost from error
         raise
     if main:

@@ -140,12 +140,16 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def lost_worker(error: Exception) -> DataError | None:
-    """What to do if a process that loads data was killed; torch raises that at any moment."""
-    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+    """What to do if a process that loads data was killed.
+
+    Torch tells so at any moment, or fails to fetch what the process has left.
+    """
+    lost = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    if not lost and not isinstance(error, (OSError, EOFError)):
         return None
     return DataError(
-        f"Reading the data fails: {describe_error(error)}. It may lack memory: try fewer workers, "
-        f"or workers: 0."
+        f"Reading the data fails: {describe_error(error)}. A process that loads data may have been "
+        f"killed for lack of memory: try fewer workers, or workers: 0."
     )
 
 
