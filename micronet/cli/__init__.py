@@ -15,7 +15,11 @@ _INTERRUPTED = 130
 
 def _put_working_folder_last() -> None:
     """`python -m` puts it first, where a file in it would hide an installed module."""
-    if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (as Python writes it)
+    try:
+        here = os.getcwd()  # noqa: PTH109 (as Python writes it)
+    except FileNotFoundError:  # somebody removed it
+        here = ""
+    if sys.path[0] in ("", here):
         sys.path.append(sys.path.pop(0))
 
 
