@@ -23,7 +23,7 @@ from micronet.pipeline.steps import take_step
 from micronet.recipe import Recipe, technique_of, to_plain
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.training.accelerator import ignored_variables, make_accelerator
-from micronet.training.loop import deterministic
+from micronet.training.loop import deterministic, lost_worker
 from micronet.training.memory import keep_freed_memory
 
 
@@ -132,8 +132,10 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         raise RunError(
             f"Step {name}: the model or a technique fails: {describe_error(error)}."
         ) from error
-    except Exception:  # a plugin, or a model, may raise anything
+    except Exception as error:  # a plugin, or a model, may raise anything
         reporter.say(f"{title}  failed")
+        if isinstance(error, RuntimeError) and (lost := lost_worker(error)) is not None:
+            raise lost from error
         raise
     if main:
         context.folder.finish(name, record)
