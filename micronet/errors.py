@@ -172,3 +172,21 @@ def printable(text: str) -> str:
 
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+_SHOWN = 60
+"""Characters of a value that a message shows."""
+
+
+def describe_value(value: object) -> str:
+    """What a value is, for a message: a number or a text itself, anything else by its kind."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None and len(shape):
+        kind = "a tensor" if hasattr(value, "requires_grad") else f"an {type(value).__name__}"
+        return f"{kind} of {str(dtype).removeprefix('torch.')} {list(shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if not (isinstance(value, (int, float, str)) or dtype is not None):
+        return f"an object of type {type(value).__name__}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -47,3 +47,8 @@ def micronet_models() -> list[Technique]:  # type: ignore[empty-body]
 @hookspec
 def micronet_datasets() -> list[Technique]:  # type: ignore[empty-body]
     """Techniques whose targets derive from `micronet.techniques.Dataset`."""
+
+
+@hookspec
+def micronet_tasks() -> list[Technique]:  # type: ignore[empty-body]
+    """Techniques whose targets derive from `micronet.techniques.Task`."""

@@ -6,13 +6,14 @@ import pytest
 
 from micronet.pipeline.results import Results, Row
 from micronet.tables import print_table, print_tables_that_fit
+from micronet.techniques import Figure
 
 ROW = Row(
     step="07-deploy",
     type="normal + iao, onnxruntime",
     w_bits=8,
     a_bits=8,
-    accuracy=0.9917,
+    figures={"accuracy": 0.9917},
     gflops=0.0894,
     params_m=0.363,
     size_mb=0.437,
@@ -21,7 +22,7 @@ ROW = Row(
     latency_ms=0.645,
     float_latency_ms=4.02,
     speedup=6.23,
-    parity_top1=1.0,
+    parity=1.0,
     parity_max_error=1.03,
     parity_mean_error=0.0136,
     artifact="deploy/07-onnxruntime",
@@ -55,7 +56,8 @@ def terminal(monkeypatch, capsys):
 
 
 def print_results():
-    results = Results([ROW, Row(step="04-quantize", type="normal + iao", w_bits=32, a_bits=32)])
+    row = Row(step="04-quantize", type="normal + iao", w_bits=32, a_bits=32)
+    results = Results([ROW, row], [Figure("accuracy", "Acc")])
     print_tables_that_fit(
         [results.cells()],
         [results.cells(engines=False), results.cells(steps=False)],

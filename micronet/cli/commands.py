@@ -184,10 +184,11 @@ def _sensitivity(
     ] = "0.1,0.3,0.5,0.7",
     model: Annotated[str | None, engines.MODEL] = None,
     data: Annotated[str | None, engines.DATA] = None,
+    task: Annotated[str | None, engines.TASK] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Prune each layer of a run's last float model alone, and measure the accuracy that is left.
+    """Prune each layer of a run's last float model alone, and measure what is left of its figure.
 
     Prints a table and plots it into the run's folder. Nothing is trained.
     """
@@ -199,16 +200,20 @@ def _sensitivity(
         ) from None
     from micronet.pipeline.sensitivity import plot, sensitivities
 
-    found = sensitivities(run, pruner, wanted, cpu=cpu, model=model, data=data)
+    found = sensitivities(run, pruner, wanted, cpu=cpu, model=model, data=data, task=task)
     if as_json:
         print_json(attrs.asdict(found))
     else:
+        from micronet.pipeline.results import shown_as
+
+        shown = shown_as(found.figure)
         header = ["Pruned alone", *(f"-{fraction:.0%}" for fraction in wanted)]
         body = [
-            [", ".join(group.layers), *(f"{group.accuracies[f]:.2%}" for f in wanted)]
+            [", ".join(group.layers), *(shown(group.values[f]) for f in wanted)]
             for group in found.groups
         ]
-        print_result(f"{found.step}: accuracy {found.accuracy:.2%}\n")
+        name = found.figure.name.replace("_", " ")
+        print_result(f"{found.step}: {name} {shown(found.value)}\n")
         print_table(header, body)
     file = run / f"sensitivity-{pruner.replace(':', '-')}.png"
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +14,15 @@ from micronet.cli.printing import JSON, print_json, print_result, print_table, t
 if TYPE_CHECKING:
     from micronet.deployment.bench import Latency
     from micronet.deployment.parity import Parity
+    from micronet.techniques import Figure
 
 _ARTIFACT = typer.Argument(metavar="ARTIFACT", help="The folder of a deployed model.")
 MODEL = typer.Option(
     metavar="NAME",
     help="What makes the model, as in module:callable; needed where only a file names code for it.",
+)
+TASK = typer.Option(
+    metavar="MODULE:CLASS", help="The same for the task: a registered one, or a class of your own."
 )
 DATA = typer.Option(
     metavar="NAME",
@@ -60,6 +64,7 @@ def deploy(
     ] = 0.995,
     model: Annotated[str | None, MODEL] = None,
     data: Annotated[str | None, DATA] = None,
+    task: Annotated[str | None, TASK] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -79,18 +84,18 @@ def deploy(
     step = build(Deploy, given)
     from micronet.pipeline.engines import deploy_stored
 
-    done = deploy_stored(source, step, out, cpu=cpu, model=model, data=data)
+    done = deploy_stored(source, step, out, cpu=cpu, model=model, data=data, task=task)
     tell(done.remarks)
     if as_json:
-        print_json(attrs.asdict(done))
+        print_json({**attrs.asdict(done), done.main.name: done.figures[done.main.name]})
         return
     rows = [
         ["Artifact", done.artifact],
         ["Source", done.source],
         ["Size", _megabytes(done.size_mb)],
         ["Size of the float model", _megabytes(done.float_size_mb)],
-        ["Accuracy", f"{done.accuracy:.2%} of {done.images} images"],
-        *_parity(done.parity),
+        [done.main.title, f"{_shown(done.main, done.figures)} of {done.images} images"],
+        *_parity(done.agreement, done.parity),
     ]
     print_table(["Deployed", ""], rows)
 
@@ -142,6 +147,7 @@ def evaluate(
         ),
     ] = None,
     model: Annotated[str | None, MODEL] = None,
+    task: Annotated[str | None, TASK] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -150,15 +156,21 @@ def evaluate(
     from micronet.recipe import Named
 
     named = Named(data, _options(changes or []))
-    done = evaluate_artifact(artifact, named, against, cpu=cpu, model=model)
+    done = evaluate_artifact(artifact, named, against, cpu=cpu, model=model, task=task)
     tell(done.remarks)
     if as_json:
-        print_json(attrs.asdict(done))
+        name = done.main.name
+        alone = {name: done.figures[name], f"torch_{name}": (done.torch_figures or {}).get(name)}
+        print_json({**attrs.asdict(done), **alone})
         return
-    rows = [["Images", str(done.images)], ["Accuracy of the engine", f"{done.accuracy:.2%}"]]
-    if done.torch_accuracy is not None and done.parity is not None:
-        rows.append(["Accuracy of torch", f"{done.torch_accuracy:.2%}"])
-        rows += [["Torch model", str(done.against)], *_parity(done.parity)]
+    title = done.main.title
+    rows = [
+        ["Images", str(done.images)],
+        [f"{title} of the engine", _shown(done.main, done.figures)],
+    ]
+    if done.torch_figures is not None and done.agreement is not None and done.parity is not None:
+        rows.append([f"{title} of torch", _shown(done.main, done.torch_figures)])
+        rows += [["Torch model", str(done.against)], *_parity(done.agreement, done.parity)]
     print_table(["Evaluated", ""], rows)
 
 
@@ -197,9 +209,15 @@ def _megabytes(size: float | None) -> str:
     return "-" if size is None else f"{size:.3f} MB"
 
 
-def _parity(parity: Parity) -> list[list[str]]:
+def _shown(figure: Figure, values: Mapping[str, float]) -> str:
+    from micronet.pipeline.results import shown_as
+
+    return shown_as(figure)(values[figure.name])
+
+
+def _parity(agreement: float, parity: Parity) -> list[list[str]]:
     return [
-        ["Same class as torch", f"{parity.top1:.2%}"],
+        ["Same answers as torch", f"{agreement:.2%}"],
         ["Mean error", f"{parity.mean_error:.3g} steps of the output"],
         ["Largest error", f"{parity.max_error:.3g} steps"],
     ]

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from micronet import registry
 from micronet.compression import cards
+from micronet.techniques import Task
 from micronet.training.accelerator import make_accelerator
-from micronet.training.loop import Images, TrainingOptions, accuracy, channels_last, train
+from micronet.training.loop import Images, TrainingOptions, channels_last, measured, train
 from micronet.training.memory import keep_freed_memory
 
 _SEED = 0
@@ -29,6 +30,7 @@ class Session:
     accelerator: Accelerator
     train_set: Images
     test_set: Images
+    task: Task
 
     @classmethod
     def open(cls, arguments: argparse.Namespace) -> Session:
@@ -46,7 +48,8 @@ class Session:
         options = {"root": arguments.data} if arguments.dataset == "cifar10" else {}
         with accelerator.main_process_first():  # it fetches what the others then find
             train_set, test_set = registry.create("dataset", arguments.dataset, **options).load()
-        return cls(arguments, accelerator, train_set, test_set)
+        task = registry.create("task", "classification")
+        return cls(arguments, accelerator, train_set, test_set, task)
 
     def placed(self, model: nn.Module) -> nn.Module:
         """The model on the device."""
@@ -54,12 +57,14 @@ class Session:
 
     def accuracy(self, model: nn.Module) -> float:
         """Fraction of the test images that a placed model gets right."""
-        return accuracy(
+        metric = measured(
             model,
             self.test_set,
+            task=self.task,
             accelerator=self.accelerator,
             batch_size=self.arguments.eval_batch_size,
         )
+        return metric.compute()["accuracy"]
 
     def train(
         self,
@@ -110,6 +115,7 @@ class Session:
                 workers=flags.num_workers,
                 sparsity=None,
             ),
+            task=self.task,
             accelerator=self.accelerator,
             seed=_SEED,
             regularize=regularize,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,33 +97,114 @@ def compare(model: nn.Module, simulated: Any, found: Any) -> Parity:
     Raises:
         DeployError: They differ in structure or in shape.
     """
-    pairs = _paired(simulated, found)
-    nodes = _output_nodes(model, len(pairs))
-    outputs = {
-        name: _agreement(model, node, *pair)
-        for node, (name, pair) in zip(nodes, pairs.items(), strict=True)
-    }
-    every = outputs.values()
-    return Parity(
-        min(each.top1 for each in every),
-        max(each.max_error for each in every),
-        max(each.mean_error for each in every),
-        outputs,
-    )
+    comparison = Comparison(model)
+    comparison.update(simulated, found)
+    return comparison.parity()
 
 
-def worst_images(simulated: Any, found: Any, *, count: int = 16) -> NDArray[np.int64]:
-    """Places of the images whose outputs differ most, the worst first; arguments as `compare`.
+class Comparison:
+    """Compares a simulated model and its engine batch by batch, and keeps no outputs.
 
-    Outputs whose first dimension is not that of the first output have no part in it.
+    Args:
+        model: The simulated model.
     """
-    pairs = [pair for pair in _paired(simulated, found).values() if pair[0].ndim]
-    worst = np.zeros(len(pairs[0][0]), np.float32)
-    for expected, values in pairs:
-        if len(expected) == len(worst) and expected.size:
-            errors = _errors(expected, values).reshape(len(worst), -1).max(1)
-            worst = np.maximum(worst, errors / _range_step(expected))
-    return np.argsort(-worst, kind="stable")[:count]
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._outputs: dict[str, _Apart] = {}
+
+    def update(self, simulated: Any, found: Any) -> None:
+        """Takes a batch of both; arguments as `compare`, which also says what is raised."""
+        pairs = _paired(simulated, found)
+        if not self._outputs:
+            nodes = _output_nodes(self.model, len(pairs))
+            self._outputs = {
+                name: _Apart(self.model, node) for name, node in zip(pairs, nodes, strict=True)
+            }
+        if pairs.keys() != self._outputs.keys():
+            raise DeployError(
+                f"The model gave {listed(self._outputs)} before, and now gives {listed(pairs)}."
+            )
+        for name, pair in pairs.items():
+            self._outputs[name].update(*pair)
+
+    def parity(self) -> Parity:
+        """The figures for all batches so far."""
+        outputs = {name: apart.agreement() for name, apart in self._outputs.items()}
+        every = outputs.values()
+        return Parity(
+            min(each.top1 for each in every),
+            max(each.max_error for each in every),
+            max(each.mean_error for each in every),
+            outputs,
+        )
+
+    def worst_images(self, count: int = 16) -> NDArray[np.int64]:
+        """Places of the images whose outputs differ most, the worst first.
+
+        Outputs whose first dimension is not that of the first output have no part in it.
+        """
+        errors = [apart.errors_of_images() for apart in self._outputs.values()]
+        alike = [each for each in errors if len(each) == len(errors[0])]
+        return np.argsort(-np.max(alike, axis=0), kind="stable")[:count]
+
+
+class _Apart:
+    """How far one output is off, from sums over batches."""
+
+    def __init__(self, model: nn.Module, node: Any) -> None:
+        self.model, self.node = model, node
+        self.exact = False
+        self.step: float | None = None
+        self.low, self.high = math.inf, -math.inf
+        self.same: list[NDArray[Any]] = []
+        self.differences: list[NDArray[Any]] = []
+        self.largest: list[NDArray[np.float32]] = []
+        self.total, self.values = 0.0, 0
+
+    def update(self, simulated: NDArray[Any], found: NDArray[Any]) -> None:
+        if not simulated.size:
+            return
+        errors = _errors(simulated, found)
+        self.exact = simulated.dtype == np.int64
+        if self.step is None and not self.exact:
+            self.step = _quantizers_step(self.model, self.node, simulated)
+        finite = simulated[np.isfinite(simulated)]
+        if finite.size:
+            self.low, self.high = min(self.low, finite.min()), max(self.high, finite.max())
+        if self._by_value(simulated):
+            self.differences.append(errors)
+        else:
+            same = (simulated.argmax(1) == found.argmax(1)) & np.isfinite(errors).all(1)
+            self.same.append(same)
+        images = len(errors) if errors.ndim else 1
+        self.largest.append(errors.reshape(images, -1).max(1))
+        self.total += float(errors.sum(dtype=np.float64))
+        self.values += errors.size
+
+    def agreement(self) -> Agreement:
+        if not self.values:
+            return Agreement(1.0, 0.0, 0.0)
+        step = self._step()
+        same = [*self.same, *(errors / step < 1 for errors in self.differences)]
+        right, places = sum(float(each.sum()) for each in same), sum(each.size for each in same)
+        largest = max(float(each.max()) for each in self.largest)
+        return Agreement(right / places, largest / step, self.total / self.values / step)
+
+    def errors_of_images(self) -> NDArray[np.float32]:
+        """The largest of each image, in steps."""
+        return np.concatenate(self.largest or [np.zeros(0, np.float32)]) / np.float32(self._step())
+
+    def _by_value(self, simulated: NDArray[Any]) -> bool:
+        return self.exact or simulated.ndim < 2 or simulated.shape[1] == 1  # noqa: PLR2004
+
+    def _step(self) -> float:
+        if self.exact or not self.values:
+            return 1.0
+        if self.step is not None:
+            return self.step
+        span = self.high - self.low
+        return float(span) / _LEVELS if math.isfinite(span) and span else 1.0
 
 
 def _paired(simulated: Any, found: Any) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
@@ -156,20 +238,6 @@ def _output_nodes(model: nn.Module, count: int) -> list[Any]:
         if len(nodes) == count:
             return nodes
     return [None] * count
-
-
-def _agreement(
-    model: nn.Module, node: Any, simulated: NDArray[Any], found: NDArray[Any]
-) -> Agreement:
-    if not simulated.size:
-        return Agreement(1.0, 0.0, 0.0)
-    exact = simulated.dtype == np.int64
-    errors = _errors(simulated, found) / (1 if exact else _step(model, node, simulated))
-    if exact or simulated.ndim < 2 or simulated.shape[1] == 1:  # noqa: PLR2004
-        same = errors < 1
-    else:
-        same = (simulated.argmax(1) == found.argmax(1)) & np.isfinite(errors).all(1)
-    return Agreement(float(same.mean()), float(errors.max()), float(errors.mean()))
 
 
 def where_they_part(
@@ -227,9 +295,9 @@ def first_departure(
     inference = convert(model).cpu().to(memory_format=torch.contiguous_format)
     graph = inference if isinstance(inference, fx.GraphModule) else trace(inference, (images,))
     search = _Search(graph, backend, images, dynamic)
-    suspect = graph.graph.output_node().args[0]
-    assert isinstance(suspect, fx.Node)
-    if not search.is_off(suspect):
+    outputs = structure.leaves(structure.nest(graph.graph.output_node().args[0]))
+    suspect = next((node for node in outputs if search.is_off(node)), None)
+    if suspect is None:
         return None
     cleared: set[fx.Node] = set()
     while left := [node for node in search.behind(suspect) if node not in cleared]:
@@ -338,11 +406,17 @@ def _errors(expected: NDArray[np.float32], found: NDArray[np.float32]) -> NDArra
 
 def _step(model: nn.Module, output: Any, values: NDArray[np.float32]) -> float:
     """The step of a tensor, by the node that computes it and its values; see `Agreement`."""
+    step = _quantizers_step(model, output, values)
+    return _range_step(values) if step is None else step
+
+
+def _quantizers_step(model: nn.Module, output: Any, values: NDArray[np.float32]) -> float | None:
+    """The step of what a quantizer computes, `None` of anything else."""
     if isinstance(output, fx.Node) and output.op == "call_module":
         quantizer = model.get_submodule(str(output.target))
         if isinstance(quantizer, FakeQuantizer):
             return float(quantizer.quantize(torch.from_numpy(values[:1])).scale.max())
-    return _range_step(values)
+    return None
 
 
 def _range_step(values: NDArray[Any]) -> float:

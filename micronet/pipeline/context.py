@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from micronet.errors import DataError
-from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
+from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task
 from micronet.pipeline.folder import START, RunFolder, step_name
 from micronet.pipeline.results import Row
 from micronet.pipeline.samples import Samples
@@ -31,9 +31,11 @@ from micronet.recipe import (
     Train,
 )
 from micronet.recipe.own_code import refuse_unnamed
-from micronet.recipe.resolution import DATA, MODEL, Resolved, resolve
+from micronet.recipe.resolution import Resolved, resolve
+from micronet.recipe.sources import ROLES
 from micronet.storage.weights import fill, load_state, load_weights
 from micronet.streams import say
+from micronet.techniques import Task
 from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import channels_last
 
@@ -53,6 +55,11 @@ class Context:
         return self.resolved.recipe.steps
 
     @property
+    def task(self) -> Task:
+        """What the model is for."""
+        return self.train_set.task
+
+    @property
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two training images, on the CPU."""
         return (torch.stack([self.train_set[index][0] for index in (0, 1)]),)
@@ -61,8 +68,9 @@ class Context:
         """The same, once the recipe's first model has run on its images, with labels it knows."""
         name = self.resolved.recipe.model.name
         tell = say if self.accelerator.is_main_process else _no_word
-        classes = check_model(start_model(self.resolved, tell), name, self.example_inputs)
-        train_set, test_set = with_classes((self.train_set, self.test_set), classes)
+        model = start_model(self.resolved, tell)
+        task = fitted_task(self.task, model, name, self.example_inputs)
+        train_set, test_set = for_task((self.train_set, self.test_set), task)
         return attrs.evolve(self, train_set=train_set, test_set=test_set)
 
     def technique(self, index: int) -> Any:
@@ -149,6 +157,7 @@ def open_run(
     sets: Sets | None = None,
     model: str | None = None,
     data: str | None = None,
+    task: str | None = None,
 ) -> Context:
     """A run's context, to look at what its finished steps left.
 
@@ -159,6 +168,7 @@ def open_run(
         model: What makes its model, by the recipe's name or another; needed where that is code of
             somebody's own, in a run that this user has not started here.
         data: The same for its data, also where its options say where that lies.
+        task: The same for its task.
 
     Raises:
         DataError: There is no run, or its recipe was changed.
@@ -176,16 +186,20 @@ def open_run(
             weights=None,
             model=renamed(recipe.model, model),
             data=renamed(recipe.data, data),
+            task=renamed(recipe.task, task),
         ),
-        trusted=[role for role, given in ((MODEL, model), (DATA, data)) if own or given],
+        trusted=[
+            role for role, given in zip(ROLES, (model, data, task), strict=True) if own or given
+        ],
         structure_only=True,
     )
     refuse_unnamed(
         f"{run} was not started by you on this machine, and",
         resolved.build_model,
+        resolved.task,
         *(() if sets else (resolved.load_data,)),
     )
-    sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
+    sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name, resolved.task)
     return Context(resolved, folder, make_accelerator(cpu=cpu), *sets).checked()
 
 

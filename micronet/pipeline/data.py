@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from micronet.errors import DataError, RunError, blaming
+from micronet.errors import DataError, RunError, blaming, describe_value
 from micronet.graph.modes import evaluating
-from micronet.pipeline.samples import Samples, kind_of, type_of
+from micronet.pipeline.samples import Samples, type_of
+from micronet.techniques import Task
 
 Sets = tuple[Samples, Samples]
 _LOOKED_AT = 16
 
 
-def checked_sets(loaded: Any, name: str) -> Sets:
+def checked_sets(loaded: Any, name: str, task: Task) -> Sets:
     """The training and the test set, if that is what a recipe's data gave.
 
     Their first two and last images are looked at here, the others as they are read.
@@ -26,15 +27,17 @@ def checked_sets(loaded: Any, name: str) -> Sets:
     Args:
         loaded: What `data` returned.
         name: What the recipe calls it.
+        task: Says what the targets must be.
 
     Raises:
         DataError: It is no pair of data sets, or they can't be trained with.
     """
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:  # noqa: PLR2004
-        found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else kind_of(loaded)
-        raise DataError(f"data {name} must return two data sets, (train, test), got {found}.")
-    train = Samples.of(loaded[0], f"The training set of {name}")
-    test = Samples.of(loaded[1], f"The test set of {name}")
+        several = isinstance(loaded, (tuple, list))
+        got = f"{len(loaded)} things" if several else describe_value(loaded)
+        raise DataError(f"data {name} must return two data sets, (train, test), got {got}.")
+    train = Samples.of(loaded[0], f"The training set of {name}", task)
+    test = Samples.of(loaded[1], f"The test set of {name}", task)
     for samples in (train, test):
         for index in (1, len(samples) - 1):
             samples[index]
@@ -51,13 +54,13 @@ def checked_sets(loaded: Any, name: str) -> Sets:
     return train, test
 
 
-def highest_label(data: Samples) -> int:
-    """The highest label among some images all over a data set.
+def look_through(data: Samples) -> None:
+    """Reads some samples all over a data set.
 
     Where the set keeps its labels as torchvision's do, one with the highest of them is among these.
 
     Raises:
-        DataError: It can't be trained with.
+        DataError: One can't be trained with.
     """
     indices = {*range(0, len(data), max(1, len(data) // _LOOKED_AT)), len(data) - 1}
     kept = getattr(data.data, "targets", None)
@@ -65,24 +68,28 @@ def highest_label(data: Samples) -> int:
         kept = data.data.tensors[1]
     with contextlib.suppress(TypeError, ValueError, RuntimeError):  # the user's own, no labels
         indices.add(int(torch.as_tensor(kept).argmax()))
-    return max(data[index][1] for index in indices if index < len(data))
+    for index in sorted(indices):
+        if index < len(data):
+            data[index]
 
 
-def with_classes(sets: Sets, classes: int) -> Sets:
-    """The same sets; a label that is none of the model's classes is an error from now on."""
+def for_task(sets: Sets, task: Task) -> Sets:
+    """The same sets; a target that is none of this task's is an error from now on."""
     train, test = sets
-    return attrs.evolve(train, classes=classes), attrs.evolve(test, classes=classes)
+    return attrs.evolve(train, task=task), attrs.evolve(test, task=task)
 
 
 @torch.no_grad()
-def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...]) -> int:
+def fitted_task(
+    task: Task, model: nn.Module, name: str, example_inputs: tuple[Tensor, ...]
+) -> Task:
     """Runs a model once, on a batch of the training set.
 
     Returns:
-        How many classes it has.
+        The task for what the model gives.
 
     Raises:
-        RunError: It raises something, or gives no logits [batch, classes].
+        RunError: It raises something, or gives what the task can't read.
     """
     (images,) = example_inputs
     odd = "" if images.dtype == torch.float32 else f" of {type_of(images.dtype)}"
@@ -90,8 +97,8 @@ def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...])
         evaluating(model),
         blaming(f"model {name} fails on images{odd} {list(images.shape)}", RunError),
     ):
-        logits = model(images)
-    if not isinstance(logits, Tensor) or logits.dim() != 2:  # noqa: PLR2004
-        found = str(list(logits.shape)) if isinstance(logits, Tensor) else kind_of(logits)
-        raise RunError(f"model {name} must give logits [batch, classes], got {found}.")
-    return logits.shape[1]
+        outputs = model(images)
+    try:
+        return task.fitted(outputs)
+    except RunError as error:
+        raise RunError(f"model {name} {error}.") from error

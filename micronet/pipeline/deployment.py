@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
-from micronet.deployment.parity import Parity, compare, where_they_part, worst_images
+from micronet.deployment.parity import Comparison, Parity, where_they_part
 from micronet.deployment.timing import Timing, time_calls
-from micronet.errors import DeployError, describe_error, listed
+from micronet.errors import DeployError, RunError, describe_error, listed
+from micronet.graph.modes import evaluating
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
-from micronet.pipeline.artifact_folders import refuse_others_files
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record, artifact_name
-from micronet.pipeline.measuring import class_notes, compared, type_after
+from micronet.pipeline.measuring import compared, type_after
 from micronet.pipeline.progress import Bar
 from micronet.pipeline.results import Row
+from micronet.pipeline.samples import Samples
 from micronet.quantization import convert
-from micronet.recipe import Deploy
+from micronet.recipe import Deploy, Named
 from micronet.storage.files import replacing_directory
-from micronet.techniques import Artifact, DeployBackend, Runner, TensorSpec
+from micronet.techniques import Artifact, DeployBackend, Runner, Task, TensorSpec
 from micronet.techniques.deploy_backend import FLOAT
-from micronet.training.loop import Images, answers, read
+from micronet.training.loop import laid_out, read
 
 _BATCH = 64
+
+
+@attrs.frozen
+class Ran:
+    """What an engine gave for a data set.
+
+    Args:
+        images: How many there are.
+        figures: What the task measures of the engine's answers.
+        notes: What a reader should know about these.
+        simulated: The same figures of the torch model; `None` without one.
+        parity: How far the outputs of the two are apart; `None` without a torch model.
+        agreement: How far their answers agree, in the mean over images; `None` likewise.
+        worst: Places of the images on which they are furthest apart, the worst first.
+    """
+
+    images: int
+    figures: Mapping[str, float]
+    notes: Sequence[str] = ()
+    simulated: Mapping[str, float] | None = None
+    parity: Parity | None = None
+    agreement: float | None = None
+    worst: Sequence[int] = ()
 
 
 @attrs.frozen
@@ -42,14 +68,12 @@ class Engine:
     Args:
         artifact: It.
         runner: Its engine.
-        outputs: The engine's logits [images, classes] for the test set.
-        parity: How they compare with the simulation's.
+        ran: What it gave for the test set.
     """
 
     artifact: Artifact
     runner: Runner
-    outputs: NDArray[np.float32]
-    parity: Parity
+    ran: Ran
 
 
 def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
@@ -64,19 +88,18 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
     step, backend = context.steps[index], context.technique(index)
     assert isinstance(step, Deploy)
     assert isinstance(backend, DeployBackend)
-    simulated, labels = simulate(model, context.test_set, accelerator=context.accelerator)
-    float_model = context.model_after(context.float_index())
     if not context.accelerator.is_main_process:
         return Record(row=None)
+    float_model = context.model_after(context.float_index())
     directory = context.folder.deployed / artifact_name(index + 1, step.backend)
     example_inputs = context.example_inputs
-    refuse_others_files(directory)
     with replacing_directory(directory) as temporary:
         engine = build_engine(
-            step, backend, model, temporary, example_inputs, context.test_set, simulated, bar
+            step, backend, model, temporary, example_inputs, context.test_set, bar
         )
         source = os.path.relpath(context.folder.record(context.name(index - 1)), directory)
-        attrs.evolve(engine.artifact, source=source).write_card()
+        meant = task_on_card(context.resolved.recipe.task, context.task)
+        attrs.evolve(engine.artifact, source=source, task=meant).write_card()
         float_artifact = export(
             backend.for_float(), float_model, example_inputs, temporary / FLOAT, step
         )
@@ -85,7 +108,8 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         timing = time_calls([lambda: engine.runner(batch), lambda: float_runner(batch)])
         ms, float_ms = timing.medians
         size_mb = engine.artifact.size_bytes / 1e6
-    classes = engine.outputs.argmax(1)
+    ran = engine.ran
+    assert ran.parity is not None
     row = compared(
         context,
         Row(
@@ -93,7 +117,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             type=f"{type_after(context, index)}, {step.backend}",
             w_bits=weight_bits(model),
             a_bits=activation_bits(model),
-            accuracy=float((classes == labels).mean()),
+            figures=ran.figures,
             gflops=gflops(model.cpu(), example_inputs),
             params_m=params_m(model),
             size_mb=size_mb,
@@ -101,11 +125,11 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
             float_latency_ms=float_ms,
             speedup=float_ms / ms,
             disturbed=timing.disturbed,
-            parity_top1=engine.parity.top1,
-            parity_max_error=engine.parity.max_error,
-            parity_mean_error=engine.parity.mean_error,
+            parity=ran.agreement,
+            parity_max_error=ran.parity.max_error,
+            parity_mean_error=ran.parity.mean_error,
             artifact=directory.relative_to(context.folder.path).as_posix(),
-            notes=class_notes(classes),
+            notes=ran.notes,
         ),
     )
     return Record(row, remarks=[*engine.artifact.remarks, *_remarks(step.backend, row, timing)])
@@ -117,8 +141,7 @@ def build_engine(
     model: nn.Module,
     directory: Path,
     example_inputs: tuple[Tensor, ...],
-    test_set: Images,
-    simulated: NDArray[np.float32],
+    test_set: Samples,
     bar: Bar,
 ) -> Engine:
     """Exports a model, loads its engine, and compares that with the simulated model.
@@ -129,19 +152,19 @@ def build_engine(
     """
     artifact = export(backend, model, example_inputs, directory, step)
     runner = backend.load(artifact, threads=step.threads)
-    outputs = run_engine(runner, artifact, test_set, bar)
-    parity = compare(model, simulated, outputs)
-    finite = math.isfinite(parity.max_error)
-    if parity.top1 < step.min_parity or not finite:
-        worst = worst_images(simulated, outputs)
-        images = torch.stack([test_set[int(place)][0] for place in worst])
-        infinite = f" One side alone gives NaN or Inf for test image {worst[0]}."
+    ran = run_engine(runner, artifact, test_set, bar, model=model)
+    assert ran.parity is not None
+    assert ran.agreement is not None
+    finite = math.isfinite(ran.parity.max_error)
+    if ran.agreement < step.min_parity or not finite:
+        images = torch.stack([test_set[place][0] for place in ran.worst])
+        infinite = f" One side alone gives NaN or Inf for test image {ran.worst[0]}."
         raise DeployError(
-            f"{step.backend} and the simulated model agree on {parity.top1:.2%} of {len(outputs)} "
+            f"{step.backend} and the simulated model agree on {ran.agreement:.2%} of {ran.images} "
             f"test images; min_parity is {step.min_parity:.2%}.{'' if finite else infinite} "
             f"{where_they_part(model, backend, images, dynamic=_dynamic(step))}"
         )
-    return Engine(artifact, runner, outputs, parity)
+    return Engine(artifact, runner, ran)
 
 
 def export(
@@ -156,40 +179,88 @@ def export(
     return backend.export(inference, example_inputs, directory, dynamic=_dynamic(step))
 
 
-def simulate(
-    model: nn.Module, data: Images, *, accelerator: Accelerator
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The simulated model's logits [images, classes], and the labels, on every process."""
-    found = list(answers(model, data, accelerator=accelerator))
-    logits, labels = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-    return logits, labels
+@torch.no_grad()
+def run_engine(
+    runner: Runner, artifact: Artifact, data: Samples, bar: Bar, *, model: nn.Module | None = None
+) -> Ran:
+    """Runs an engine, and a torch model beside it, on every image; no outputs are kept.
 
-
-def run_engine(runner: Runner, artifact: Artifact, data: Images, bar: Bar) -> NDArray[np.float32]:
-    """The engine's logits [images, classes].
+    Args:
+        runner: The engine.
+        artifact: Where it came from.
+        data: The images, with their task.
+        bar: Shows how far it is.
+        model: To compare with.
 
     Raises:
-        DeployError: It can't run on such images, or gives something else.
+        DeployError: The engine can't run on such images, gives something else than the model, or,
+            without one, NaN or Inf.
+        RunError: The torch model gives NaN or Inf.
     """
-    takes, gives = artifact.signature.inputs.parts, artifact.signature.outputs
-    if len(takes) != 1 or not isinstance(takes[0], TensorSpec) or not isinstance(gives, TensorSpec):
+    takes, task = artifact.signature.inputs.parts, data.task
+    if len(takes) != 1 or not isinstance(takes[0], TensorSpec):
         raise DeployError(
-            f"{artifact.directory} takes {listed(s.name for s in artifact.signature.input_specs)} "
-            f"and gives {listed(s.name for s in artifact.signature.output_specs)}; accuracy is "
-            f"measured of models that take images and give one number for each class."
+            f"{artifact.directory} takes {listed(s.name for s in artifact.signature.input_specs)}; "
+            f"figures are measured of models that take images alone."
         )
-    total = len(data)  # type: ignore[arg-type]
-    found: list[NDArray[np.float32]] = []
-    for images in _batches(data, _BATCH):
-        try:
-            found.append(runner(images))
-        except Exception as error:  # each engine has exceptions of its own
-            raise DeployError(
-                f"{artifact.directory} fails on images {list(images.shape[1:])}; it was exported "
-                f"with {list(artifact.input_shape[1:])}: {describe_error(error)}."
-            ) from error
-        bar.update(sum(map(len, found)), total)
-    return np.concatenate(found)
+    metric, simulated_metric = task.metric(), task.metric()
+    comparison = None if model is None else Comparison(model)
+    agreements: list[Tensor] = []
+    done = 0
+    with evaluating(model) if model is not None else nullcontext():
+        for images, targets in read(DataLoader(data, _BATCH, collate_fn=task.collate)):
+            outputs = engine_outputs(runner, artifact, images)
+            if model is None and (place := task.first_unreadable(outputs)) is not None:
+                raise DeployError(
+                    f"{artifact.directory} gives NaN or Inf for test image {done + place}, so no "
+                    f"answer."
+                )
+            if model is not None and comparison is not None:
+                simulated = simulate(model, images)
+                if (place := task.first_unreadable(simulated)) is not None:
+                    raise RunError(
+                        f"The model gives NaN or Inf for test image {done + place}, so no answer."
+                    )
+                comparison.update(simulated, outputs)
+                agreements.append(task.agreement(simulated, outputs))
+                simulated_metric.update(simulated, targets)
+            metric.update(outputs, targets)
+            done += len(images)
+            bar.update(done, len(data))
+    if comparison is None:
+        return Ran(done, metric.compute(), metric.notes())
+    return Ran(
+        done,
+        metric.compute(),
+        metric.notes(),
+        simulated_metric.compute(),
+        comparison.parity(),
+        float(torch.cat(agreements).mean()),
+        comparison.worst_images().tolist(),
+    )
+
+
+def task_on_card(named: Named, task: Task) -> dict[str, Any]:
+    """A task as an artifact's card names it: with what it has learned from the model."""
+    return {"name": named.name, **attrs.asdict(task, recurse=False)}  # type: ignore[arg-type]
+
+
+def simulate(model: nn.Module, images: Tensor) -> Any:
+    """A torch model's outputs for a batch, on the CPU."""
+    device = next(iter(model.parameters()), images).device
+    return tree_map_only(Tensor, Tensor.cpu, model(laid_out(images.to(device))))
+
+
+def engine_outputs(runner: Runner, artifact: Artifact, images: Tensor) -> Any:
+    """An engine's outputs for a batch, as tensors."""
+    try:
+        outputs = runner(np.ascontiguousarray(images.numpy()))
+    except Exception as error:  # each engine has exceptions of its own
+        raise DeployError(
+            f"{artifact.directory} fails on images {list(images.shape[1:])}; it was exported "
+            f"with {list(artifact.input_shape[1:])}: {describe_error(error)}."
+        ) from error
+    return tree_map_only(np.ndarray, torch.from_numpy, outputs)
 
 
 def _remarks(backend: str, row: Row, timing: Timing) -> list[str]:
@@ -209,12 +280,7 @@ def _dynamic(step: Deploy) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("batch", *step.dynamic)))
 
 
-def _latency_batch(data: Images, size: int) -> NDArray[np.float32]:
-    images = next(_batches(data, size))
+def _latency_batch(data: Samples, size: int) -> NDArray[np.float32]:
+    images = torch.stack([data[place][0] for place in range(min(size, len(data)))])
     repeats = -(-size // len(images))
-    return np.concatenate([images] * repeats)[:size]
-
-
-def _batches(data: Images, size: int) -> Iterator[NDArray[np.float32]]:
-    for images, _ in read(DataLoader(data, size)):
-        yield np.ascontiguousarray(images.numpy())
+    return np.concatenate([images.numpy()] * repeats)[:size]

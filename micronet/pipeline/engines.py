@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from micronet.deployment.engine import load_engine
-from micronet.deployment.parity import Parity, compare
-from micronet.errors import DataError, DeployError, RecipeError
+from micronet.deployment.parity import Parity
+from micronet.errors import DataError, DeployError, RecipeError, RunError
 from micronet.pipeline.artifact_folders import refuse_others_files
-from micronet.pipeline.data import checked_sets, with_classes
-from micronet.pipeline.deployment import build_engine, export, run_engine, simulate
+from micronet.pipeline.data import Sets, checked_sets, for_task
+from micronet.pipeline.deployment import (
+    build_engine,
+    engine_outputs,
+    export,
+    run_engine,
+    task_on_card,
+)
 from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.stored import Stored, find
-from micronet.recipe import Deploy, Named
-from micronet.recipe.resolution import resolve_data, resolve_deployment
+from micronet.recipe import CLASSIFICATION, Deploy, Named
+from micronet.recipe.own_code import refuse_unnamed
+from micronet.recipe.resolution import resolve_data, resolve_deployment, resolve_task
+from micronet.recipe.sources import TASK
 from micronet.storage.files import replacing_directory
-from micronet.techniques import Artifact
+from micronet.techniques import Artifact, Figure, Runner, Task
 from micronet.techniques.deploy_backend import FLOAT
-from micronet.training.loop import first_without_class
 
 
 @attrs.frozen
@@ -37,8 +43,10 @@ class Deployed:
         source: What was deployed.
         size_mb: Megabytes (10^6 bytes) of the engine's file.
         float_size_mb: The same of the float model's; `None` where there is no float model.
-        accuracy: Of the engine, on the test set.
-        parity: Of engine and simulation there.
+        main: The main one of the task's figures.
+        figures: Of the engine, on the test set, by name.
+        agreement: How far the answers of engine and simulation agree there.
+        parity: How far their outputs are apart.
         images: In the test set.
         remarks: What a user should hear, a sentence each.
     """
@@ -47,7 +55,9 @@ class Deployed:
     source: str
     size_mb: float
     float_size_mb: float | None
-    accuracy: float
+    main: Figure
+    figures: Mapping[str, float]
+    agreement: float
     parity: Parity
     images: int
     remarks: tuple[str, ...]
@@ -59,16 +69,20 @@ class Evaluation:
 
     Args:
         images: How many.
-        accuracy: Of the engine.
-        torch_accuracy: Of the torch model that it is compared with; `None` without one.
-        parity: Of the two.
+        main: The main one of the task's figures.
+        figures: Of the engine, by name.
+        torch_figures: Of the torch model that it is compared with; `None` without one.
+        agreement: How far the answers of the two agree.
+        parity: How far their outputs are apart.
         against: That model.
         remarks: What a user should hear, a sentence each.
     """
 
     images: int
-    accuracy: float
-    torch_accuracy: float | None = None
+    main: Figure
+    figures: Mapping[str, float]
+    torch_figures: Mapping[str, float] | None = None
+    agreement: float | None = None
     parity: Parity | None = None
     against: str | None = None
     remarks: tuple[str, ...] = ()
@@ -82,6 +96,7 @@ def deploy_stored(
     cpu: bool = False,
     model: str | None = None,
     data: str | None = None,
+    task: str | None = None,
 ) -> Deployed:
     """Deploys a model of a run or a packed file, and compares its engine with the simulation.
 
@@ -93,15 +108,15 @@ def deploy_stored(
         cpu: Stay on the CPU where there is a GPU.
         model: As `find` takes it.
         data: As `find` takes it.
+        task: As `find` takes it.
 
     Raises:
         MicronetError: What can't be done, in words; `out` is then as it was.
     """
-    stored = find(path, cpu=cpu, model=model, data=data)
+    stored = find(path, cpu=cpu, model=model, data=data, task=task)
     backend, remarks = resolve_deployment(stored.recipe, step)
     out = Path(out) if out else _default_folder(stored, step.backend)
     refuse_others_files(out)
-    simulated, labels = simulate(stored.model, stored.sets[1], accelerator=stored.accelerator)
     title = f"deploy {step.backend}"
     with _reporter().step(title) as bar, replacing_directory(out) as temporary:
         engine = build_engine(
@@ -111,11 +126,11 @@ def deploy_stored(
             temporary,
             stored.example_inputs,
             stored.sets[1],
-            simulated,
             bar,
         )
         source = _source_of(stored, out)
-        attrs.evolve(engine.artifact, source=source).write_card()
+        meant = task_on_card(stored.recipe.task, stored.task)
+        attrs.evolve(engine.artifact, source=source, task=meant).write_card()
         size_mb, float_size_mb = engine.artifact.size_bytes / 1e6, None
         if stored.float_model is not None:
             float_artifact = export(
@@ -126,14 +141,19 @@ def deploy_stored(
                 step,
             )
             float_size_mb = float_artifact.size_bytes / 1e6
+    ran = engine.ran
+    assert ran.parity is not None
+    assert ran.agreement is not None
     return Deployed(
         str(out),
         str(stored.path),
         size_mb,
         float_size_mb,
-        _accuracy(engine.outputs, labels),
-        engine.parity,
-        len(labels),
+        stored.task.figures[0],
+        ran.figures,
+        ran.agreement,
+        ran.parity,
+        ran.images,
         (*stored.remarks, *remarks, *engine.artifact.remarks),
     )
 
@@ -145,6 +165,7 @@ def evaluate_artifact(
     *,
     cpu: bool = False,
     model: str | None = None,
+    task: str | None = None,
 ) -> Evaluation:
     """Measures an engine and the torch model that it was made from on the test set of some data.
 
@@ -154,42 +175,56 @@ def evaluate_artifact(
         against: Another torch model to compare with, as `micronet.pipeline.stored.find` takes it.
         cpu: Keep torch on the CPU where there is a GPU.
         model: As `find` takes it, for a packed file.
+        task: As a recipe names it; the artifact's own if not given.
 
     Raises:
         MicronetError: Something is missing, or the engine can't run on such images.
     """
     directory = Path(directory)
     artifact = Artifact.read(directory)
-    sets = checked_sets(resolve_data(data)(), data.name)
+    meant = resolve_task(_task_of(artifact, task), trusted=[TASK] if task else [])
+    refuse_unnamed(f"{directory}", meant)
+    sets = checked_sets(resolve_data(data)(), data.name, meant)
     runner = load_engine(artifact)
     stored, remarks = None, []
     if against is not None:
-        stored = find(against, cpu=cpu, sets=sets, model=model)
+        stored = find(against, cpu=cpu, sets=sets, model=model, task=task)
     else:
         try:
-            stored = find(_source(artifact), cpu=cpu, sets=sets, model=model)
+            stored = find(_source(artifact), cpu=cpu, sets=sets, model=model, task=task)
         except (DataError, RecipeError) as error:
             remarks.append(f"Compared with no torch model: {error} --against may name one.")
+    test_set = for_task(sets, _fitted(meant, runner, artifact, sets))[1]
     with _reporter().step(artifact.backend) as bar:
-        outputs = run_engine(runner, artifact, sets[1], bar)
-    if (place := first_without_class(torch.from_numpy(outputs))) is not None:
-        raise DeployError(f"{directory} gives NaN or Inf for test image {place}, so no class.")
-    if stored is None:
-        _, test_set = with_classes(sets, outputs.shape[1])
-        labels = np.array([test_set[place][1] for place in range(len(outputs))])
-        return Evaluation(len(labels), _accuracy(outputs, labels), remarks=tuple(remarks))
-    simulated, labels = simulate(stored.model, sets[1], accelerator=stored.accelerator)
-    if simulated.shape != outputs.shape:
-        raise DeployError(
-            f"{stored.path} gives {simulated.shape[1]} classes, the engine {outputs.shape[1]}."
+        ran = run_engine(
+            runner, artifact, test_set, bar, model=None if stored is None else stored.model
         )
     return Evaluation(
-        len(labels),
-        _accuracy(outputs, labels),
-        _accuracy(simulated, labels),
-        compare(stored.model, simulated, outputs),
-        str(stored.path),
+        ran.images,
+        test_set.task.figures[0],
+        ran.figures,
+        ran.simulated,
+        ran.agreement,
+        ran.parity,
+        None if stored is None else str(stored.path),
+        tuple(remarks),
     )
+
+
+def _task_of(artifact: Artifact, given: str | None) -> Named:
+    """The task that is given, or that an artifact's card names; else classification."""
+    if given is not None:
+        return Named(given)
+    card = dict(artifact.task or {"name": CLASSIFICATION})
+    return Named(str(card.pop("name", "")), card)
+
+
+def _fitted(task: Task, runner: Runner, artifact: Artifact, sets: Sets) -> Task:
+    images = torch.stack([sets[1][place][0] for place in (0, 1)])
+    try:
+        return task.fitted(engine_outputs(runner, artifact, images))
+    except RunError as error:
+        raise DeployError(f"{artifact.directory} {error}.") from error
 
 
 def _source(artifact: Artifact) -> Path:
@@ -206,10 +241,6 @@ def _source(artifact: Artifact) -> Path:
     if not source.resolve().is_relative_to(root):
         raise DataError(f"the artifact's card names {source}, which is not of the same run.")
     return source
-
-
-def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    return float((logits.argmax(1) == labels).mean())
 
 
 def _default_folder(stored: Stored, backend: str) -> Path:

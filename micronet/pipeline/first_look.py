@@ -12,15 +12,16 @@ from torch import Tensor
 
 from micronet.errors import DataError, MicronetError
 from micronet.pipeline.context import start_model
-from micronet.pipeline.data import Sets, check_model, checked_sets, highest_label
+from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task, look_through
 from micronet.pipeline.rehearsal import rehearse
+from micronet.recipe import CLASSIFICATION
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
 from micronet.recipe.own_code import OwnCallable
-from micronet.recipe.resolution import Resolved, too_few_classes
+from micronet.recipe.resolution import Resolved
 from micronet.storage.weights import load_weights
 from micronet.streams import say
-from micronet.techniques import Contents
+from micronet.techniques import Contents, Task
 from micronet.training.accelerator import make_accelerator
 
 
@@ -39,7 +40,7 @@ def look(resolved: Resolved, source: Source) -> None:
     sets, model = None, None
     with _told(source, "data", faults):
         if isinstance(resolved.load_data, OwnCallable):
-            sets = checked_sets(resolved.load_data(), recipe.data.name)
+            sets = checked_sets(resolved.load_data(), recipe.data.name, resolved.task)
     with _told(source, "model", faults):
         if resolved.weights is not None or recipe.model.options.get("weights") is None:
             model = start_model(attrs.evolve(resolved, weights=None))
@@ -48,16 +49,20 @@ def look(resolved: Resolved, source: Source) -> None:
             understood = load_weights(model, resolved.weights)
             if understood is not None:
                 say(f"micronet: {understood}")
-    samples = _two_of(sets, contents)
+    counted = contents if recipe.task.name == CLASSIFICATION else None
+    samples = _two_of(sets, counted)
     with _told(source, "model", faults):
         if model is not None and samples is not None:
             images = torch.stack([image for image, _ in samples])
-            classes = check_model(model, recipe.model.name, (images,))
+            task = fitted_task(resolved.task, model, recipe.model.name, (images,))
             with _told(source, "data", faults):
-                _check_labels(sets, contents, classes)
+                for data in for_task(sets, task) if sets else ():
+                    look_through(data)
+                if counted is not None:
+                    _check_highest(counted.classes - 1, task, images[0], recipe.data.name)
     faults.check()
     if model is not None and samples is not None:
-        fault = rehearse(resolved, model, samples, make_accelerator(cpu=True, quiet=True))
+        fault = rehearse(resolved, task, model, samples, make_accelerator(cpu=True, quiet=True))
         if fault is not None:
             raise source.error(*fault)
 
@@ -72,12 +77,11 @@ def _two_of(sets: Sets | None, contents: Contents | None) -> Sequence[tuple[Tens
     return [(torch.rand(*contents.shape, generator=noise), label) for label in (0, 1)]
 
 
-def _check_labels(sets: Sets | None, contents: Contents | None, classes: int) -> None:
-    highest = [highest_label(data) for data in sets or ()]
-    if contents is not None:
-        highest.append(contents.classes - 1)
-    if max(highest) >= classes:
-        raise DataError(too_few_classes(max(highest), classes))
+def _check_highest(label: int, task: Task, image: Tensor, data: str) -> None:
+    try:
+        task.check_target(label, image)
+    except DataError as error:
+        raise DataError(f"data {data} {error}.") from error
 
 
 @contextmanager

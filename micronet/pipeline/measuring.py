@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import attrs
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from collections.abc import Mapping
 
-from micronet.graph.modes import evaluating
+import attrs
+from torch import nn
+
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
 from micronet.pipeline.context import Context
 from micronet.pipeline.packed import structure_after
@@ -17,18 +15,21 @@ from micronet.quantization import is_ready
 from micronet.recipe import Prune, Quantize, technique_of
 from micronet.storage.packing import save_packed
 from micronet.storage.weights import save_state
-from micronet.training.loop import predict
+from micronet.techniques import Metric
+from micronet.training.loop import measured
 
 
 def measure(context: Context, index: int, model: nn.Module) -> Row:
     """Writes a step's weights and measures its model; every process must call it."""
     name = context.name(index)
     bits = weight_bits(model)
-    found, notes = None, []
+    figures: Mapping[str, float] = {}
+    notes = []
     if is_ready(model):
-        classes, labels = predict(model, context.test_set, accelerator=context.accelerator)
-        found = float((classes == labels).double().mean())
-        notes = _notes(context, index, classes) + _class_count_notes(context, index, model, labels)
+        metric = measured(
+            model, context.test_set, task=context.task, accelerator=context.accelerator
+        )
+        figures, notes = metric.compute(), _notes(context, index, metric)
     size_mb = None
     if context.accelerator.is_main_process:
         file = context.folder.weights(name)
@@ -47,7 +48,7 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
             type=type_after(context, index),
             w_bits=bits,
             a_bits=activation_bits(model),
-            accuracy=found,
+            figures=figures,
             gflops=gflops(model, example_inputs),
             params_m=params_m(model),
             size_mb=size_mb,
@@ -56,32 +57,12 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
     )
 
 
-def class_notes(classes: NDArray[np.int64]) -> list[str]:
-    """A note where the class of every test image is the same: agreement then means little."""
-    if len(classes) > 1 and (classes == classes[0]).all():
-        return [f"every test image gets class {classes[0]}."]
-    return []
-
-
-def _notes(context: Context, index: int, classes: Tensor) -> list[str]:
+def _notes(context: Context, index: int, metric: Metric) -> list[str]:
     notes = []
     if index < 0 and context.starts_at_random:
         notes.append("the recipe gives this model no weights; they are random.")
     pruned_last = index >= 0 and isinstance(context.steps[index], Prune)
-    return notes if pruned_last else [*notes, *class_notes(classes.numpy())]
-
-
-def _class_count_notes(context: Context, index: int, model: nn.Module, labels: Tensor) -> list[str]:
-    """A note on the first row where the model has more classes than the data."""
-    if index > 0:
-        return []
-    image = context.example_inputs[0][:1].to(context.accelerator.device)
-    with torch.no_grad(), evaluating(model):
-        classes = model(image).shape[1]
-    highest = int(labels.max())
-    if classes == highest + 1:
-        return []
-    return [f"the model has {classes} classes, and the labels of the test set end at {highest}."]
+    return notes if pruned_last else notes + metric.notes()
 
 
 def compared(context: Context, row: Row) -> Row:
@@ -92,8 +73,9 @@ def compared(context: Context, row: Row) -> Row:
     compression = loss = None
     if base.size_mb and row.size_mb is not None:
         compression = 1 - row.size_mb / base.size_mb
-    if base.accuracy is not None and row.accuracy is not None:
-        loss = base.accuracy - row.accuracy
+    main = context.task.figures[0]
+    if main.name in base.figures and main.name in row.figures:
+        loss = main.loss(base.figures[main.name], row.figures[main.name])
     return attrs.evolve(row, compression=compression, loss=loss)
 
 

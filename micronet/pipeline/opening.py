@@ -21,7 +21,8 @@ from micronet.pipeline.folder import (
 )
 from micronet.recipe import plain_yaml, to_plain
 from micronet.recipe.file import Source, structure
-from micronet.recipe.resolution import DATA, MODEL, resolve
+from micronet.recipe.resolution import resolve
+from micronet.recipe.sources import ROLES
 from micronet.storage.files import remove, remove_leftovers, write_text
 
 
@@ -134,7 +135,7 @@ def _with_newer_options(folder: RunFolder, recipe: dict[str, Any]) -> Any:
 
     What a recipe names that is not this user's own stays a name.
     """
-    trusted = (MODEL, DATA) if folder.is_own() else ()
+    trusted = ROLES if folder.is_own() else ()
     try:
         stored = structure(Source("recipe.yaml", recipe, {}, Path()))
         return to_plain(resolve(stored, trusted=trusted).recipe)

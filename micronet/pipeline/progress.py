@@ -18,7 +18,8 @@ from rich.progress import (
 
 from micronet.deployment.timing import MARK
 from micronet.errors import printable
-from micronet.pipeline.results import Row
+from micronet.pipeline.results import Row, shown_as
+from micronet.techniques import Figure
 
 
 @attrs.define
@@ -59,12 +60,13 @@ class Reporter:
         if self.enabled:
             self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
-    def done(self, title: str, row: Row | None, seconds: float) -> None:
-        """The line that a finished step leaves."""
+    def done(self, title: str, row: Row | None, main: Figure, seconds: float) -> None:
+        """The line that a finished step leaves, with the task's main figure."""
         parts = [title]
         if row is not None:
-            if row.accuracy is not None:
-                parts.append(f"accuracy {row.accuracy * 100:.2f}%")
+            if main.name in row.figures:
+                name = main.name.replace("_", " ")
+                parts.append(f"{name} {shown_as(main)(row.figures[main.name])}")
             if row.size_mb is not None:
                 parts.append(f"{row.size_mb:.3g} MB")
             if row.latency_ms is not None:

@@ -19,6 +19,7 @@ from micronet.quantization import convert
 from micronet.recipe import Calibrate, Deploy, Freeze, Fuse, Prune, Quantize, Train
 from micronet.recipe.plain_yaml import Key
 from micronet.recipe.resolution import Resolved
+from micronet.techniques import Task
 from micronet.training.loop import TrainingOptions, train
 
 _RATE = 1e-12
@@ -28,12 +29,13 @@ Samples = Sequence[tuple[Tensor, Any]]
 
 
 def rehearse(
-    resolved: Resolved, model: nn.Module, samples: Samples, accelerator: Accelerator
+    resolved: Resolved, task: Task, model: nn.Module, samples: Samples, accelerator: Accelerator
 ) -> tuple[Key, str] | None:
     """Takes every step of a recipe with a few images; an engine that is not here is left out.
 
     Args:
         resolved: The recipe.
+        task: What the model is for.
         model: Its first; it is changed.
         samples: Two of the training set.
         accelerator: Where to train.
@@ -41,7 +43,7 @@ def rehearse(
     Returns:
         The key of the first step that fails, and why; `None` if none does.
     """
-    rehearsal = _Rehearsal(model, samples, accelerator)
+    rehearsal = _Rehearsal(task, model, samples, accelerator)
     if (fault := rehearsal.loses_the_batch()) is not None:
         return ("model",), fault
     for index, (step, technique) in enumerate(
@@ -63,6 +65,7 @@ def rehearse(
 class _Rehearsal:
     """The model as far as the steps have brought it, and what it is tried on."""
 
+    task: Task
     model: nn.Module
     samples: Samples
     accelerator: Accelerator
@@ -81,6 +84,7 @@ class _Rehearsal:
             TrainingOptions(
                 **{**attrs.asdict(options), "batch_size": min(step.batch_size, len(self.samples))}
             ),
+            task=self.task,
             accelerator=self.accelerator,
             seed=0,
         )

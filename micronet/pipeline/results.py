@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from micronet.deployment.timing import LEGEND, MARK
+from micronet.techniques import Figure
 
-SCHEMA = 1
+SCHEMA = 2
 _FLOAT_BITS = 32
+_Column = tuple[str, str, Callable[[Any], str]]
+"""A column's name, its title, and how its values are written."""
 
 
 @attrs.frozen(kw_only=True)
@@ -23,18 +26,19 @@ class Row:
         type: The model's name, or what has been done to it.
         w_bits: Width of the weights; 32 is float, 1.5 ternary.
         a_bits: Width of the activations.
-        accuracy: Fraction of test images classified right, by the engine in a deployed row.
+        figures: What the task measures on the test images, by name; in a deployed row of the
+            engine.
         gflops: Billions of multiply-accumulates for one image.
         params_m: Millions of parameters.
         size_mb: Megabytes (10^6 bytes) of the file written for this row.
         compression: 1 - size / size of the float model.
-        loss: Accuracy of the float model minus this accuracy.
+        loss: How much worse the task's main figure is than the float model's.
         latency_ms: Median milliseconds of one call of the engine.
         float_latency_ms: The same for the float model on the same engine.
         speedup: float_latency_ms / latency_ms.
         disturbed: Whether the machine was so busy that these times are not the engine's own;
             `None` also where an earlier version has not kept it.
-        parity_top1: Fraction of test images on which engine and simulation agree.
+        parity: How far the answers of engine and simulation agree, on average over test images.
         parity_max_error: Largest difference of an output between the two, in steps of the output;
             see `micronet.deployment.parity.Parity`.
         parity_mean_error: Mean difference of an output, in the same steps.
@@ -46,7 +50,7 @@ class Row:
     type: str
     w_bits: float
     a_bits: float
-    accuracy: float | None = None
+    figures: Mapping[str, float] = attrs.field(factory=dict)
     gflops: float | None = None
     params_m: float | None = None
     size_mb: float | None = None
@@ -56,27 +60,48 @@ class Row:
     float_latency_ms: float | None = None
     speedup: float | None = None
     disturbed: bool | None = None
-    parity_top1: float | None = None
+    parity: float | None = None
     parity_max_error: float | None = None
     parity_mean_error: float | None = None
     artifact: str | None = None
     notes: Sequence[str] = ()
 
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of test images classified right, where that is among the figures."""
+        return self.figures.get("accuracy")
+
 
 @attrs.frozen
 class Results:
-    """All rows of a run, in the order of its steps."""
+    """All rows of a run, in the order of its steps.
+
+    Args:
+        rows: Them.
+        figures: What the run's task measures, the main figure first.
+    """
 
     rows: Sequence[Row]
+    figures: Sequence[Figure]
 
     def to_json(self) -> str:
-        plain = {"schema": SCHEMA, "rows": [attrs.asdict(row) for row in self.rows]}
-        return json.dumps(plain, indent=2) + "\n"
+        """As JSON; the main figure of a row stands beside the others, too."""
+        main = self.figures[0].name
+        rows = [
+            {**attrs.asdict(row), main: row.figures.get(main), "figures": dict(row.figures)}
+            for row in self.rows
+        ]
+        figures = [attrs.asdict(figure) for figure in self.figures]
+        return json.dumps({"schema": SCHEMA, "figures": figures, "rows": rows}, indent=2) + "\n"
 
     @property
     def notes(self) -> list[str]:
-        """Every row's notes, with the name of its step, and what the table's mark means."""
-        notes = [f"{row.step}: {note}" for row in self.rows for note in row.notes]
+        """Every note once, with the steps whose rows have it, and what the table's mark means."""
+        steps: dict[str, list[str]] = {}
+        for row in self.rows:
+            for note in row.notes:
+                steps.setdefault(note, []).append(row.step)
+        notes = [f"{', '.join(names)}: {note}" for note, names in steps.items()]
         return [*notes, LEGEND] if any(row.disturbed for row in self.rows) else notes
 
     def cells(
@@ -91,7 +116,8 @@ class Results:
             types: With the column that says what the model has become.
         """
         rows = [row for row in self.rows if steps or row.artifact is not None]
-        columns = [column for column in _COLUMNS if steps or column[0] in _NAMES]
+        named = {*_NAMES, _figure_column(self.figures[0])[0]}
+        columns = [column for column in self._columns if steps or column[0] in named]
         columns = [column for column in columns if types or column[0] != "type"]
         if engines and any(row.artifact is not None for row in rows):
             columns = [*columns, *_ENGINE_COLUMNS]
@@ -100,15 +126,48 @@ class Results:
             *([_cell(row, name, form) for name, _, form in columns] for row in rows),
         ]
 
+    @property
+    def _columns(self) -> list[_Column]:
+        """With the task's main figure, and the loss in its unit."""
+        main = self.figures[0]
+        place = [name for name, _, _ in _COLUMNS].index("a_bits") + 1
+        loss = ("loss", "Loss", shown_as(main))
+        return [*_COLUMNS[:place], _figure_column(main), *_COLUMNS[place:], loss]
+
+    def other_figures(self) -> list[list[str]]:
+        """A table of what the task measures beside its main figure; a header alone if nothing."""
+        columns = [_COLUMNS[0], *map(_figure_column, self.figures[1:])]
+        rows = [row for row in self.rows if row.figures] if len(columns) > 1 else []
+        return [
+            [title for _, title, _ in columns],
+            *([_cell(row, name, form) for name, _, form in columns] for row in rows),
+        ]
+
     def to_markdown(self) -> str:
-        header, *body = self.cells()
-        lines = [header, ["---"] * len(header), *body]
-        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        return table + "".join(f"\n{note}\n" for note in self.notes)
+        tables = [_markdown(cells) for cells in (self.cells(), self.other_figures())]
+        tables = [table for table in tables if table]
+        return "\n".join(tables) + "".join(f"\n{note}\n" for note in self.notes)
+
+
+def _markdown(cells: list[list[str]]) -> str:
+    """A table in Markdown; nothing for a header alone."""
+    header, *body = cells
+    lines = [header, ["---"] * len(header), *body] if body else []
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _figure_column(figure: Figure) -> _Column:
+    return f"figures.{figure.name}", figure.title, shown_as(figure)
+
+
+def shown_as(figure: Figure) -> Callable[[float], str]:
+    """How a value of a figure is written."""
+    return _percent if figure.fraction else _figures
 
 
 def _cell(row: Row, name: str, form: Callable[[Any], str]) -> str:
-    value = getattr(row, name)
+    _, dot, figure = name.partition(".")
+    value = row.figures.get(figure) if dot else getattr(row, name)
     if value is None:
         return "-"
     return form(value) + MARK if row.disturbed and name in _TIMED else form(value)
@@ -126,24 +185,22 @@ def _figures(value: float) -> str:
     return f"{value:.3g}"
 
 
-_COLUMNS: list[tuple[str, str, Any]] = [
+_COLUMNS: list[_Column] = [
     ("step", "Step", str),
     ("type", "Type", str),
     ("w_bits", "W bits", _bits),
     ("a_bits", "A bits", _bits),
-    ("accuracy", "Acc", _percent),
     ("gflops", "GFLOPs", _figures),
     ("params_m", "Params (M)", _figures),
     ("size_mb", "Size (MB)", _figures),
     ("compression", "Compression", _percent),
-    ("loss", "Loss", _percent),
 ]
-_ENGINE_COLUMNS: list[tuple[str, str, Any]] = [
+_ENGINE_COLUMNS: list[_Column] = [
     ("latency_ms", "Latency (ms)", _figures),
     ("float_latency_ms", "Float (ms)", _figures),
     ("speedup", "Speed-up", lambda value: f"{value:.2f}x"),
-    ("parity_top1", "Parity", _percent),
+    ("parity", "Parity", _percent),
     ("parity_mean_error", "Error (steps)", _figures),
 ]
 _TIMED = {"latency_ms", "float_latency_ms", "speedup"}
-_NAMES = {"step", "type", "accuracy", "loss"}
+_NAMES = {"step", "type", "loss"}

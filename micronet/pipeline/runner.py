@@ -60,7 +60,7 @@ def run(
         if main:
             _open(folder, resolved, accelerator, reporter, cpu=cpu, fresh=fresh)
         accelerator.wait_for_everyone()
-        sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
+        sets = checked_sets(resolved.load_data(), resolved.recipe.data.name, resolved.task)
         context = Context(resolved, folder, accelerator, *sets).checked()
         if main:
             folder.check_files(context.names())
@@ -141,14 +141,14 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         context.folder.finish(name, record)
         context.folder.tidy(name, _results(context))
     context.accelerator.wait_for_everyone()
-    reporter.done(title, record.row, time.monotonic() - start)
+    reporter.done(title, record.row, context.task.figures[0], time.monotonic() - start)
     for remark in record.remarks:
         reporter.say(f"  {remark}")
 
 
 def _results(context: Context) -> Results:
     records = context.folder.records(context.names())
-    return Results([record.row for record in records if record.row])
+    return Results([record.row for record in records if record.row], context.task.figures)
 
 
 def _title(context: Context, index: int) -> str:

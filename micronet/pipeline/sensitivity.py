@@ -1,4 +1,4 @@
-"""How much accuracy each prunable layer costs when it alone loses channels."""
+"""How much of the task's main figure each prunable layer costs when it alone loses channels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from micronet.errors import DataError, OptionError, PruningError
 from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
 from micronet.storage.files import replacing
-from micronet.training.loop import accuracy
+from micronet.techniques import Figure
+from micronet.training.loop import measured
 
 
 @attrs.frozen
 class Sensitivity:
-    """What is left of the accuracy after pruning one layer, or some that share their channels.
+    """What the main figure is after pruning one layer, or some that share their channels.
 
     Args:
         layers: Their names.
-        accuracies: For each fraction of their channels, the accuracy on the test set without it.
+        values: For each fraction of their channels, the figure on the test set without it.
     """
 
     layers: tuple[str, ...]
-    accuracies: dict[float, float]
+    values: dict[float, float]
 
 
 @attrs.frozen
@@ -36,12 +37,14 @@ class Sensitivities:
 
     Args:
         step: The step that left the model.
-        accuracy: Of the whole model, on the test set.
+        figure: What is measured on the test set: the main figure of the run's task.
+        value: Of the whole model.
         groups: In the order of the forward pass.
     """
 
     step: str
-    accuracy: float
+    figure: Figure
+    value: float
     groups: Sequence[Sensitivity]
 
 
@@ -53,6 +56,7 @@ def sensitivities(
     cpu: bool = False,
     model: str | None = None,
     data: str | None = None,
+    task: str | None = None,
 ) -> Sensitivities:
     """Prunes each layer of a run's last float model alone.
 
@@ -63,13 +67,14 @@ def sensitivities(
         cpu: Stay on the CPU where there is a GPU.
         model: As `micronet.pipeline.context.open_run` takes it.
         data: The same.
+        task: The same.
 
     Raises:
         DataError: There is no run, or no float model in it.
         OptionError: A fraction is not allowed, or the pruner has no such options.
         PruningError: No layer can be pruned.
     """
-    context = open_run(run, cpu=cpu, model=model, data=data)
+    context = open_run(run, cpu=cpu, model=model, data=data, task=task)
     index = _last_float(context)
     unpruned = context.model_after(index).cpu()
     whole = _pruner(pruner, fractions[0])
@@ -79,33 +84,37 @@ def sensitivities(
     found = []
     for layers in groups:
         others = tuple(_literal(name) for group in groups if group != layers for name in group)
-        accuracies = {}
+        values = {}
         for fraction in fractions:
             alone = _pruner(pruner, fraction, others)
             pruned = alone.prune(unpruned, context.example_inputs).model
-            accuracies[fraction] = _accuracy(context, pruned)
-        found.append(Sensitivity(layers, accuracies))
-    return Sensitivities(context.name(index), _accuracy(context, unpruned), found)
+            values[fraction] = _value(context, pruned)
+        found.append(Sensitivity(layers, values))
+    figure, value = context.task.figures[0], _value(context, unpruned)
+    return Sensitivities(context.name(index), figure, value, found)
 
 
 def plot(found: Sensitivities, file: Path | str) -> None:
-    """Draws accuracy over the removed fraction, a line for each layer, into a PNG.
+    """Draws the figure over the removed fraction, a line for each layer, into a PNG.
 
     Raises:
         DataError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import figure as pictures
     except ImportError as error:
         raise DataError(
             "Plots need matplotlib: pip install 'micronet[plots]'. The table needs nothing."
         ) from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = pictures.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for group in found.groups:
-        points = [(0.0, found.accuracy), *sorted(group.accuracies.items())]
+        points = [(0.0, found.value), *sorted(group.values.items())]
         axes.plot(*zip(*points, strict=True), marker="o", label=", ".join(group.layers))
-    axes.set(xlabel="fraction of the layer's channels removed", ylabel="accuracy")
+    axes.set(
+        xlabel="fraction of the layer's channels removed",
+        ylabel=found.figure.name.replace("_", " "),
+    )
     figure.legend(loc="outside right upper", fontsize="small")
     with replacing(file) as temporary:  # `file` may be a link out of the run
         figure.savefig(temporary, format="png")
@@ -137,6 +146,7 @@ def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _accuracy(context: Context, model: nn.Module) -> float:
+def _value(context: Context, model: nn.Module) -> float:
     placed = model.to(context.accelerator.device)
-    return accuracy(placed, context.test_set, accelerator=context.accelerator)
+    metric = measured(placed, context.test_set, task=context.task, accelerator=context.accelerator)
+    return metric.compute()[context.task.figures[0].name]

@@ -68,6 +68,7 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         model,
         context.train_set,
         TrainingOptions(**attrs.asdict(step)),
+        task=context.task,
         accelerator=context.accelerator,
         seed=context.seed(index),
         regularize=regularize,
@@ -116,7 +117,7 @@ def _calibrate(context: Context, index: int, model: nn.Module, bar: Bar) -> Reco
     step = context.steps[index]
     assert isinstance(step, Calibrate)
     loader: Any = context.accelerator.prepare_data_loader(
-        DataLoader(context.train_set, step.batch_size)
+        DataLoader(context.train_set, step.batch_size, collate_fn=context.task.collate)
     )
     total = min(step.batches, len(loader))
 

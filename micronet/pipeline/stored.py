@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, open_run, renamed
-from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
+from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Recipe
 from micronet.recipe.own_code import refuse_unnamed
-from micronet.recipe.resolution import DATA, MODEL, resolve_data, resolve_structure
+from micronet.recipe.resolution import resolve_data, resolve_structure, resolve_task
+from micronet.recipe.sources import DATA, MODEL, TASK
+from micronet.techniques import Task
 from micronet.training.accelerator import make_accelerator
 
 
@@ -47,6 +49,11 @@ class Stored:
     remarks: tuple[str, ...] = ()
 
     @property
+    def task(self) -> Task:
+        """What the model is for."""
+        return self.sets[0].task
+
+    @property
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two training images, on the CPU."""
         return (torch.stack([self.sets[0][index][0] for index in (0, 1)]),)
@@ -59,6 +66,7 @@ def find(
     sets: Sets | None = None,
     model: str | None = None,
     data: str | None = None,
+    task: str | None = None,
 ) -> Stored:
     """The model that a path names.
 
@@ -69,6 +77,7 @@ def find(
         sets: (training set, test set) in the place of the recipe's.
         model: What makes the model, as `open_run` takes it; for a packed file the same.
         data: As `open_run` takes it.
+        task: As `open_run` takes it.
 
     Raises:
         DataError: There is none, or its quantizers have seen no data yet.
@@ -78,23 +87,27 @@ def find(
     step = path.name.partition(".")[0]
     run = path if path.is_dir() else path.parent.parent
     if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):
-        context = open_run(run, cpu=cpu, sets=sets, model=model, data=data)
+        context = open_run(run, cpu=cpu, sets=sets, model=model, data=data, task=task)
         stored = _in_run(context, None if path.is_dir() else step, path)
     elif path.is_file():
         recipe = packed_recipe(path)
         recipe = attrs.evolve(
-            recipe, model=renamed(recipe.model, model), data=renamed(recipe.data, data)
+            recipe,
+            model=renamed(recipe.model, model),
+            data=renamed(recipe.data, data),
+            task=renamed(recipe.task, task),
         )
         builder = resolve_structure(recipe, trusted=[MODEL] if model else []).build_model
         load = resolve_data(recipe.data, trusted=[DATA] if data else [])
-        refuse_unnamed(f"{path}", builder, *(() if sets else (load,)))
-        sets = sets or checked_sets(load(), recipe.data.name)
+        meant = resolve_task(recipe.task, trusted=[TASK] if task else [])
+        refuse_unnamed(f"{path}", builder, meant, *(() if sets else (load,)))
+        sets = sets or checked_sets(load(), recipe.data.name, meant)
         accelerator = make_accelerator(cpu=cpu)
         packed = load_packed(path, builder).to(accelerator.device)
         stored = Stored(path, path.parent, step, recipe, packed, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
-        classes = check_model(packed, recipe.model.name, images)
-        stored = attrs.evolve(stored, sets=with_classes(sets, classes))
+        meant = fitted_task(meant, packed, recipe.model.name, images)
+        stored = attrs.evolve(stored, sets=for_task(sets, meant))
     else:
         raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):

@@ -1,6 +1,7 @@
 """Recipes: what a run does, in Python or in YAML, and how that is checked before any work."""
 
 from micronet.recipe.steps import (
+    CLASSIFICATION,
     LARGEST_SEED,
     STEPS,
     Calibrate,
@@ -21,6 +22,7 @@ from micronet.recipe.steps import (
 )
 
 __all__ = [
+    "CLASSIFICATION",
     "LARGEST_SEED",
     "STEPS",
     "Calibrate",

@@ -19,6 +19,7 @@ class Draft:
 
     model: Named | None
     data: Named | None
+    task: Named | None
     steps: Sequence[DraftStep]
     weights: str | None
     seed: int
@@ -32,6 +33,7 @@ class Draft:
         """The recipe of a draft without faults."""
         assert self.model is not None
         assert self.data is not None
+        assert self.task is not None
         steps = [step for step in self.steps if step is not None and not isinstance(step, type)]
         assert len(steps) == len(self.steps)
         return Recipe(**{**attrs.asdict(self, recurse=False), "steps": steps})

@@ -11,14 +11,23 @@ import attrs
 
 from micronet.errors import OptionError, RecipeError, listed, nearest
 from micronet.options import build, freeze, matches
-from micronet.recipe import STEPS, Named, Recipe, Step, own_fields, plain_yaml, technique_field
+from micronet.recipe import (
+    CLASSIFICATION,
+    STEPS,
+    Named,
+    Recipe,
+    Step,
+    own_fields,
+    plain_yaml,
+    technique_field,
+)
 from micronet.recipe.draft import Draft, DraftStep
 from micronet.recipe.faults import Faults
 from micronet.recipe.paths import shown, why_no_file
 from micronet.recipe.plain_yaml import Key
 from micronet.recipe.steps import fault_of_seed, to_plain
 
-_TOP = ("model", "data", "weights", "seed", "requires", "steps")
+_TOP = ("model", "data", "task", "weights", "seed", "requires", "steps")
 
 
 @attrs.frozen
@@ -115,6 +124,7 @@ def sketch(source: Source, faults: Faults) -> Draft:
     return Draft(
         model=None if "model" in missing else _named(source, "model", faults),
         data=None if "data" in missing else _named(source, "data", faults),
+        task=_named(source, "task", faults) if "task" in content else Named(CLASSIFICATION),
         steps=[
             _step(source, index, item, faults)
             for index, item in enumerate(steps if isinstance(steps, list) else ())

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import os
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +13,10 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from micronet import registry
 from micronet.distribution import NAME, own_version
-from micronet.errors import (
-    OptionError,
-    PluginError,
-    RecipeError,
-    describe_error,
-)
-from micronet.options import build
+from micronet.errors import PluginError, RecipeError
 from micronet.recipe import (
+    CLASSIFICATION,
     Deploy,
     Named,
     Quantize,
@@ -38,19 +29,22 @@ from micronet.recipe.draft import Draft, DraftStep
 from micronet.recipe.engines import check_engines
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source, opened, sketch
-from micronet.recipe.own_code import (
-    Made,
-    OwnCallable,
-    Unnamed,
-    import_callable,
-    only_a_file_may_not,
-    own_module,
-)
+from micronet.recipe.own_code import OwnCallable
 from micronet.recipe.paths import path_of, shown, why_no_file
 from micronet.recipe.place import Command, Nowhere, Place
 from micronet.recipe.plain_yaml import Key
+from micronet.recipe.sources import (
+    DATA,
+    ROLES,
+    TASK,
+    contents_of,
+    create,
+    own_file,
+    source_of,
+    task_of,
+)
 from micronet.recipe.step_order import faults_in_order
-from micronet.techniques import Contents, Dataset, DeployBackend
+from micronet.techniques import Contents, DeployBackend, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,9 +59,10 @@ class Resolved:
         recipe: The recipe, with every option of every technique written out.
         build_model: Makes the model with fresh weights.
         load_data: Gives (training set, test set).
+        task: What the model's outputs mean; `Unnamed` where only a file names it.
         techniques: For each step, the instance of its technique, if it names one.
         weights: The file to start from.
-        code: The user's own files that the model and the data come from, by the recipe's name
+        code: The user's own files that model, data and task come from, by the recipe's name
             for them.
         remarks: Sentences about what works, but not as well as it could.
         contents: What its data set holds, where that is known without loading it.
@@ -76,6 +71,7 @@ class Resolved:
     recipe: Recipe
     build_model: Callable[[], nn.Module]
     load_data: Callable[[], tuple[TorchDataset[Any], TorchDataset[Any]]]
+    task: Any
     techniques: tuple[Any, ...]
     weights: Path | None
     code: Mapping[str, Path] = attrs.field(factory=dict)
@@ -89,16 +85,12 @@ class Resolved:
         return own or self.weights is not None
 
 
-MODEL, DATA = "model", "data"
-"""What a recipe asks for beside techniques."""
-
-
 def resolve(
     recipe: Recipe,
     source: Source | None = None,
     *,
     here: bool = True,
-    trusted: Collection[str] = (MODEL, DATA),
+    trusted: Collection[str] = ROLES,
     structure_only: bool = False,
 ) -> Resolved:
     """Looks up everything that a recipe names.
@@ -108,9 +100,9 @@ def resolve(
         source: Where it was written, for the messages.
         here: Whether its engines must be able to run on this machine. If not, a remark tells of
             those that can't.
-        trusted: Whether "model" and "data" are the user's choice. If not, own callables and data
-            from a place stay names, and using them is refused: so is read what a file says that
-            another may have written.
+        trusted: Which of "model", "data" and "task" are the user's choice. Of the others, own
+            callables and data from a place stay names, and using them is refused: so is read what
+            a file says that another may have written.
         structure_only: Whether all of the model's weights are replaced. A registered one then
             fetches none.
 
@@ -151,7 +143,7 @@ def _resolved(
     *,
     here: bool,
     labels: bool = False,
-    trusted: Collection[str] = (MODEL, DATA),
+    trusted: Collection[str] = ROLES,
     structure_only: bool = False,
 ) -> Resolved:
     """As `resolve`; `labels` says whether those of the data must be among the model's classes."""
@@ -163,11 +155,13 @@ def _resolved(
     own_model = own_module("model", draft.model) is not None
     remarks = check_engines(draft.steps, techniques, place, faults, here=here, own_model=own_model)
     method = "structure" if structure_only else "build"
-    model, build_model = _source_of("model", draft.model, method, place, faults, trusted)
-    data, load_data = _source_of("dataset", draft.data, "load", place, faults, trusted)
-    contents = _contents(data, place, faults)
+    model, build_model = source_of("model", draft.model, method, place, faults, trusted)
+    data, load_data = source_of("dataset", draft.data, "load", place, faults, trusted)
+    task = task_of(draft.task, place, faults, trusted)
+    contents = contents_of(data, place, faults)
     classes = getattr(model, "num_classes", None)
-    if labels and contents and isinstance(classes, int) and contents.classes > classes:
+    counted = draft.task is not None and draft.task.name == CLASSIFICATION
+    if labels and counted and contents and isinstance(classes, int) and contents.classes > classes:
         faults.add(place.error(("data",), too_few_classes(contents.classes - 1, classes)))
     if not all_there:  # what a missing distribution brings is missing for that reason
         faults.forget(PluginError)
@@ -177,6 +171,7 @@ def _resolved(
         recipe,
         model=_written_out(recipe.model, model),
         data=_written_out(recipe.data, data),
+        task=_written_out(recipe.task, task if isinstance(task, Task) else None),
         steps=[
             step if technique is None else _with_options(step, technique)
             for step, technique in zip(recipe.steps, techniques, strict=True)
@@ -186,9 +181,9 @@ def _resolved(
         own.name: own.file
         for own in (build_model, load_data)
         if isinstance(own, OwnCallable) and own.file is not None
-    }
+    } | own_file(recipe.task, task)
     return Resolved(
-        written_out, build_model, load_data, techniques, weights, code, remarks, contents
+        written_out, build_model, load_data, task, techniques, weights, code, remarks, contents
     )
 
 
@@ -204,17 +199,26 @@ def resolve_structure(recipe: Recipe, *, trusted: Collection[str] = ()) -> Resol
     """
     place, faults = Nowhere(), Faults()
     techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(recipe.steps))
-    _, build_model = _source_of("model", recipe.model, "structure", place, faults, trusted)
+    _, build_model = source_of("model", recipe.model, "structure", place, faults, trusted)
+    task = task_of(recipe.task, place, faults, trusted)
     faults.check()
-    return Resolved(recipe, build_model, _no_data, techniques, weights=None)
+    return Resolved(recipe, build_model, _no_data, task, techniques, weights=None)
 
 
 def resolve_data(data: Named, *, trusted: Collection[str] = (DATA,)) -> Callable[[], Any]:
     """What loads a data set; takes `trusted` and raises RecipeError as `resolve`."""
     faults = Faults()
-    _, load = _source_of("dataset", data, "load", Command(), faults, trusted)
+    _, load = source_of("dataset", data, "load", Command(), faults, trusted)
     faults.check()
     return load
+
+
+def resolve_task(task: Named, *, trusted: Collection[str] = (TASK,)) -> Any:
+    """A task, or `Unnamed`; takes `trusted` and raises RecipeError as `resolve`."""
+    faults = Faults()
+    found = task_of(task, Command(), faults, trusted)
+    faults.check()
+    return found
 
 
 def resolve_deployment(recipe: Recipe, step: Deploy) -> tuple[DeployBackend, tuple[str, ...]]:
@@ -247,75 +251,12 @@ def _technique(index: int, step: DraftStep, place: Place, faults: Faults) -> Any
         return None
     key: Key = ("steps", index, step.key)
     name_field, kind = field
-    return _create(kind, named, key, (*key, name_field), place, faults)
-
-
-def _create(kind: str, named: Named, key: Key, name_key: Key, place: Place, faults: Faults) -> Any:
-    """A technique, `None` if it can't be made."""
-    owner = f"{kind} {named.name!r}"
-    try:
-        return build(registry.get(kind, named.name), named.options, owner=owner)
-    except OptionError as error:
-        for fault in (error, *error.others):
-            faults.add(place.error((*key, fault.option or ""), str(fault)), error)
-    except PluginError as error:
-        faults.add(place.error(name_key, str(error)), error)
-    except Exception as error:  # a plugin may raise anything
-        faults.add(place.error(key, f"{owner} fails: {describe_error(error)}."), error)
-    return None
-
-
-def _contents(data: Any, place: Place, faults: Faults) -> Contents | None:
-    try:
-        return data.contents if isinstance(data, Dataset) else None
-    except Exception as error:  # a plugin may raise anything
-        told = f"{type(data).__name__} can't tell its contents: {describe_error(error)}."
-        faults.add(place.error(("data",), told), error)
-        return None
-
-
-def _source_of(
-    kind: str,
-    named: Named | None,
-    method: str,
-    place: Place,
-    faults: Faults,
-    trusted: Collection[str],
-) -> tuple[Any, Callable[[], Any]]:
-    """A registered model or data set, or the user's own callable."""
-    role = DATA if kind == "dataset" else MODEL
-    key: Key = (role,)
-    if named is None:
-        return None, _nothing
-    if role not in trusted and only_a_file_may_not(kind, named):
-        return None, Unnamed(named, role)
-    module_name = own_module(kind, named)
-    if module_name is None:
-        technique = _create(kind, named, key, key, place, faults)
-        return technique, Made(named.name, getattr(technique, method, _nothing))
-    try:
-        function = import_callable(module_name, named.name.partition(":")[2], key, place)
-        inspect.signature(function).bind(**named.options)
-    except RecipeError as error:
-        if module_name in sys.modules or module_name not in faults.modules:
-            faults.add(error, error.__cause__)
-        faults.modules.add(module_name)
-        return None, _nothing
-    except TypeError as error:
-        words = f"{named.name} can't be called like this: {error}."
-        faults.add(place.error(key, words), error)
-    except ValueError:  # a callable in C may not tell its signature
-        pass
-    return None, OwnCallable(named.name, partial(function, **named.options), module_name)
+    return create(kind, named, key, (*key, name_field), place, faults)
 
 
 def too_few_classes(label: int, classes: int) -> str:
     """The sentence for data with more classes than the model."""
     return f"A label is {label}, and the model has {classes} classes: 0 to {classes - 1}."
-
-
-def _nothing() -> Any:
-    """Stands for what a faulty recipe would build or load."""
 
 
 def _check_requirements(requires: Sequence[str], place: Place, faults: Faults) -> bool:
@@ -365,4 +306,5 @@ def _options_of(technique: Any) -> Mapping[str, Any]:
 
 
 def _written_out(named: Named, technique: Any) -> Named:
-    return named if technique is None else Named(named.name, _options_of(technique))
+    known = technique is not None and attrs.has(type(technique))
+    return named if not known else Named(named.name, _options_of(technique))

@@ -35,6 +35,7 @@ def recipe_schema() -> dict[str, Any]:
         "properties": {
             "model": _named("model", "A registered model, or package.module:callable.", faults),
             "data": _named("dataset", "A registered data set, or package.module:callable.", faults),
+            "task": _named("task", "A registered task, or package.module:Class.", faults),
             "weights": {"type": ["string", "null"], "description": "A state_dict to start from."},
             "seed": {
                 "type": "integer",

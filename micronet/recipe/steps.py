@@ -43,6 +43,9 @@ class Named:
     options: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
 
 
+CLASSIFICATION = "classification"
+"""The task of a recipe that names none."""
+
 LARGEST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
 
@@ -189,6 +192,7 @@ class Recipe:
         steps: At least one.
         weights: A state_dict to start from, safetensors or .pth.
         seed: Of everything random.
+        task: A registered task, or `package.module:Class`; what the model's outputs mean.
         requires: Distributions that must be installed, as `"micronet-lsq>=0.2"`.
     """
 
@@ -197,6 +201,7 @@ class Recipe:
     steps: tuple[Step, ...] = attrs.field(converter=_as_steps)
     weights: str | None = None
     seed: int = attrs.field(default=0, validator=_check_seed)
+    task: Named = attrs.field(default=Named(CLASSIFICATION), converter=_as_named)
     requires: tuple[str, ...] = attrs.field(default=(), converter=tuple)
 
 
@@ -226,6 +231,7 @@ def to_plain(recipe: Recipe) -> dict[str, Any]:
     plain: dict[str, Any] = {"model": _named(recipe.model), "data": _named(recipe.data)}
     if recipe.weights is not None:
         plain["weights"] = recipe.weights
+    plain["task"] = _named(recipe.task)
     plain["seed"] = recipe.seed
     if recipe.requires:
         plain["requires"] = list(recipe.requires)

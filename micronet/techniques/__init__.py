@@ -15,6 +15,7 @@ from micronet.techniques.pruner import Pruner, PruningResult
 from micronet.techniques.quantizer import Quantizer
 from micronet.techniques.scheme import Scheme
 from micronet.techniques.signature import Signature, TensorSpec
+from micronet.techniques.task import Figure, Metric, Task
 from micronet.techniques.technique import Technique
 
 KINDS: dict[str, type] = {
@@ -25,6 +26,7 @@ KINDS: dict[str, type] = {
     "deploy_backend": DeployBackend,
     "model": Model,
     "dataset": Dataset,
+    "task": Task,
 }
 """Each kind's name and the class that its techniques derive from."""
 
@@ -35,7 +37,9 @@ __all__ = [
     "Contents",
     "Dataset",
     "DeployBackend",
+    "Figure",
     "Fuser",
+    "Metric",
     "Model",
     "Observer",
     "Pruner",
@@ -44,6 +48,7 @@ __all__ = [
     "Runner",
     "Scheme",
     "Signature",
+    "Task",
     "Technique",
     "TensorSpec",
 ]

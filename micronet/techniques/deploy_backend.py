@@ -42,6 +42,7 @@ class Artifact:
         more_files: Further files that the engine reads, relative to `directory`.
         remarks: What a user should hear about the export, such as layers left in float and why; a
             sentence each.
+        task: What its outputs mean: a task's name and options; `None` if nobody said.
         sums: SHA-256 of each file that the engine reads, by its name; `write_card` takes them.
     """
 
@@ -55,6 +56,7 @@ class Artifact:
     more_files: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     sums: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    task: Mapping[str, Any] | None = None
 
     @property
     def path(self) -> Path:

@@ -15,6 +15,7 @@ from micronet.testing.observer import OBSERVER, ObserverCase, check_observer
 from micronet.testing.parametrizing import every
 from micronet.testing.pruner import PRUNER, PrunerCase, check_pruner
 from micronet.testing.quantizer import QUANTIZER, QuantizerCase, check_quantizer
+from micronet.testing.task import TASK, TaskCase, check_task
 
 __all__ = [
     "BACKEND",
@@ -22,6 +23,7 @@ __all__ = [
     "OBSERVER",
     "PRUNER",
     "QUANTIZER",
+    "TASK",
     "Case",
     "Contract",
     "ContractError",
@@ -30,10 +32,12 @@ __all__ = [
     "ObserverCase",
     "PrunerCase",
     "QuantizerCase",
+    "TaskCase",
     "check_deploy_backend",
     "check_fuser",
     "check_observer",
     "check_pruner",
     "check_quantizer",
+    "check_task",
     "every",
 ]

@@ -12,11 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset
 
 from micronet.errors import DataError, MicronetError, RunError, describe_error
 from micronet.graph.modes import evaluating
+from micronet.techniques import Metric, Task
 from micronet.training.resuming import TrainingState, check_resumable
 
 Images = Dataset[tuple[Tensor, Any]]
@@ -44,6 +45,7 @@ def train(
     data: Images,
     options: TrainingOptions,
     *,
+    task: Task,
     accelerator: Accelerator,
     seed: int,
     regularize: Callable[[nn.Module], None] | None = None,
@@ -51,15 +53,16 @@ def train(
     on_epoch: Callable[[TrainingState], None] = lambda _: None,
     on_batch: Callable[[int, int, float | None], None] = lambda *_: None,
 ) -> None:
-    """Trains a classifier in place, with cross entropy.
+    """Trains a model in place, with the loss of its task.
 
     Each epoch's order, augmentation and dropout follow from `seed` and the epoch's number alone,
     so a training resumed from an epoch's state ends with the same bits as one that never stopped.
 
     Args:
         model: On the accelerator's device.
-        data: Gives (image, label).
+        data: Gives (image, target).
         options: How.
+        task: What the model is for.
         accelerator: Where.
         seed: Of this training.
         regularize: Called between backward and step with the bare model.
@@ -68,10 +71,10 @@ def train(
         on_batch: Gets batches done, batches in all, and now and then the loss.
 
     Raises:
-        RunError: The loss is NaN or infinite, or the model gives no logits.
+        RunError: The loss is NaN or infinite, or can't be taken of what the model gives.
         DataError: The data set raises something.
     """
-    batches = len(_batches(data, options, accelerator, seed, epoch=0))
+    batches = len(_batches(data, task, options, accelerator, seed, epoch=0))
     optimizer = _optimizer(model, options)
     scheduler = _scheduler(optimizer, options, batches)
     start = 0
@@ -91,12 +94,10 @@ def train(
     for epoch in range(start, options.epochs):
         set_seed(_epoch_seed(seed, epoch))
         wrapped.train()
-        for number, (images, labels) in enumerate(
-            read(_batches(data, options, accelerator, seed, epoch))
+        for number, (images, targets) in enumerate(
+            read(_batches(data, task, options, accelerator, seed, epoch))
         ):
-            logits = wrapped(_laid_out(images))
-            _check(logits)
-            loss = F.cross_entropy(logits, labels.long())
+            loss = task.training_loss(wrapped, laid_out(images), targets)
             accelerator.backward(loss)
             if regularize is not None:
                 regularize(accelerator.unwrap_model(wrapped))
@@ -123,8 +124,8 @@ def train(
     accelerator.free_memory()
 
 
-def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of (images, labels); what a data set raises is told as its fault."""
+def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+    """Batches of (images, targets); what a data set raises is told as its fault."""
     iterator = iter(batches)
     while True:
         try:
@@ -166,67 +167,62 @@ def answers(
     model: nn.Module,
     data: Images,
     *,
+    task: Task,
     accelerator: Accelerator,
     batch_size: int = _EVALUATION_BATCH,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """A model's logits [batch, classes] and the labels, in the data's order, on every process.
+) -> Iterator[tuple[Any, Any]]:
+    """A model's outputs and the targets on the CPU, in the data's order, on every process.
 
     Raises:
-        RunError: An image has no highest logit that is finite, so no class.
+        RunError: The outputs for an image give no answer, such as NaN.
         DataError: The data set raises something.
     """
-    loader: Any = accelerator.prepare_data_loader(DataLoader(data, batch_size))
+    loader: Any = accelerator.prepare_data_loader(
+        DataLoader(data, batch_size, collate_fn=task.collate)
+    )
     done = 0
     with evaluating(model):
-        for images, labels in read(loader):
-            logits = model(_laid_out(images))
-            _check(logits)
-            gathered = accelerator.gather_for_metrics((logits, labels))
-            place = first_without_class(gathered[0])
+        for images, targets in read(loader):
+            outputs = _gathered(model(laid_out(images)), accelerator)
+            wanted = _gathered(targets, accelerator)
+            place = task.first_unreadable(outputs)
             if place is not None:
                 raise RunError(
-                    f"The model gives NaN or Inf for test image {done + place}, so no class: look "
+                    f"The model gives NaN or Inf for test image {done + place}, so no answer: look "
                     f"for them in the image, and for weights that grew too large."
                 )
-            done += len(gathered[0])
-            yield gathered[0].cpu(), gathered[1].cpu()
+            done += len(images) * accelerator.num_processes
+            yield _on_cpu(outputs), _on_cpu(wanted)
 
 
-def first_without_class(logits: Tensor) -> int | None:
-    """The first image whose highest logit of [images, classes] is NaN or infinite.
-
-    A model may rule classes out by -inf; it then still tells the others apart.
-    """
-    places = (~logits.amax(1).isfinite()).nonzero()
-    return int(places[0]) if len(places) else None
-
-
-def predict(
+def measured(
     model: nn.Module,
     data: Images,
     *,
+    task: Task,
     accelerator: Accelerator,
     batch_size: int = _EVALUATION_BATCH,
-) -> tuple[Tensor, Tensor]:
-    """A model's classes for every image, and the labels: int64 [images], on every process."""
-    found = [
-        (logits.argmax(1), labels)
-        for logits, labels in answers(model, data, accelerator=accelerator, batch_size=batch_size)
-    ]
-    classes, labels = zip(*found, strict=True)
-    return torch.cat(classes), torch.cat(labels)
+) -> Metric:
+    """The task's metric after every image of a data set, on every process; raises as `answers`."""
+    metric = task.metric()
+    for outputs, targets in answers(
+        model, data, task=task, accelerator=accelerator, batch_size=batch_size
+    ):
+        metric.update(outputs, targets)
+    return metric
 
 
-def accuracy(
-    model: nn.Module,
-    data: Images,
-    *,
-    accelerator: Accelerator,
-    batch_size: int = _EVALUATION_BATCH,
-) -> float:
-    """Fraction of images whose likeliest class is the label."""
-    classes, labels = predict(model, data, accelerator=accelerator, batch_size=batch_size)
-    return float((classes == labels).double().mean())
+def _gathered(value: Any, accelerator: Accelerator) -> Any:
+    """What all processes have of a batch; a list has an entry for each image."""
+    if accelerator.num_processes == 1:
+        return value
+    if isinstance(value, list):
+        return accelerator.gather_for_metrics(_on_cpu(value), use_gather_object=True)
+    return accelerator.gather_for_metrics(value)
+
+
+def _on_cpu(value: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.cpu, value)
 
 
 @contextmanager
@@ -248,17 +244,18 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def _check(logits: Any) -> None:
-    if not isinstance(logits, Tensor):
-        raise RunError(f"The model must give logits [batch, classes], got {type(logits).__name__}.")
-
-
-def _laid_out(images: Tensor) -> Tensor:
+def laid_out(images: Tensor) -> Tensor:
+    """Images in memory as `channels_last` has the weights."""
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images  # noqa: PLR2004
 
 
 def _batches(
-    data: Images, options: TrainingOptions, accelerator: Accelerator, seed: int, epoch: int
+    data: Images,
+    task: Task,
+    options: TrainingOptions,
+    accelerator: Accelerator,
+    seed: int,
+    epoch: int,
 ) -> Any:
     generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
     loader = DataLoader(
@@ -268,6 +265,7 @@ def _batches(
         drop_last=len(data) >= options.batch_size,  # type: ignore[arg-type]
         num_workers=options.workers,
         generator=generator,
+        collate_fn=task.collate,
     )
     return accelerator.prepare_data_loader(loader)
 

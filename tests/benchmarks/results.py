@@ -141,7 +141,7 @@ def measured(folder: Path, recipe: micronet.Recipe) -> Measured:
     *_, row = rows = micronet.run(recipe, folder).rows
     if row.artifact is None:
         return Measured(row)
-    return Measured(rows[-2], row.parity_top1, folder / row.artifact)
+    return Measured(rows[-2], row.parity, folder / row.artifact)
 
 
 def quantized(folder: Path, model: str, seed: int) -> dict[str, Measured]:

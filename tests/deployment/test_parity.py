@@ -14,10 +14,10 @@ from torch import nn
 
 from micronet.deployment.parity import (
     Agreement,
+    Comparison,
     compare,
     first_departure,
     where_they_part,
-    worst_images,
 )
 from micronet.errors import DeployError
 from micronet.graph import TracingError
@@ -181,7 +181,24 @@ def test_outputs_that_are_no_numbers_count_as_infinitely_far_off():
     broken[1, 1] = np.nan
     found = compare(nn.Identity(), LOGITS, broken)
     assert (found.top1, found.max_error) == (pytest.approx(2 / 3), np.inf)
-    assert worst_images(LOGITS, broken, count=1) == [1]
+    assert worst_image(LOGITS, broken) == 1
+
+
+def worst_image(simulated, found):
+    comparison = Comparison(nn.Identity())
+    comparison.update(simulated, found)
+    return comparison.worst_images(1)[0]
+
+
+def test_batches_add_up():
+    found = LOGITS + np.linspace(-1, 2, LOGITS.size, dtype=np.float32).reshape(LOGITS.shape)
+    comparison = Comparison(nn.Identity())
+    for part in (slice(0, 1), slice(1, None)):
+        comparison.update(LOGITS[part], found[part])
+    whole, parts = compare(nn.Identity(), LOGITS, found), comparison.parity()
+    assert parts.top1 == whole.top1
+    assert parts.max_error == pytest.approx(whole.max_error)
+    assert parts.mean_error == pytest.approx(whole.mean_error)
 
 
 def test_equal_outputs_have_no_error_even_where_they_are_infinite():
@@ -263,4 +280,4 @@ def test_the_worst_images_are_those_of_any_output():
     second[1] += 9
     table = np.ones(5, np.float32)
     found = {"a": LOGITS, "b": second, "table": table}
-    assert worst_images({"a": LOGITS, "b": LOGITS, "table": table}, found, count=1) == [1]
+    assert worst_image({"a": LOGITS, "b": LOGITS, "table": table}, found) == 1

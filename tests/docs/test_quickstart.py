@@ -27,7 +27,7 @@ KEYS = [
     "float_latency_ms",
     "speedup",
     "disturbed",
-    "parity_top1",
+    "parity",
     "parity_max_error",
     "parity_mean_error",
     "artifact",
@@ -67,7 +67,7 @@ def test_the_quickstarts_engine_is_as_accurate_as_the_float_model_and_faster(row
     assert deployed["accuracy"] >= 0.97
     assert deployed["accuracy"] >= trained["accuracy"] - 0.005
     assert deployed["speedup"] > 1
-    assert deployed["parity_top1"] >= 0.995
+    assert deployed["parity"] >= 0.995
     assert deployed["parity_mean_error"] < 0.5
     assert deployed["w_bits"] == deployed["a_bits"] == 8
 

@@ -32,7 +32,7 @@ def test_the_rows_of_an_engine_that_computes_the_same_say_so(with_engine):
     result = with_engine.run()
     assert result.returncode == 0, result.stderr
     deployed = with_engine.rows()[-1]
-    assert (deployed["parity_top1"], deployed["parity_max_error"]) == (1, 0)
+    assert (deployed["parity"], deployed["parity_max_error"]) == (1, 0)
     assert deployed["parity_mean_error"] == 0
     assert f"  {torch_engine.REMARK}" in result.stderr.splitlines()
     artifact = Artifact.read(with_engine.out / deployed["artifact"])

@@ -143,7 +143,7 @@ def test_an_engine_that_is_wrong_is_refused_and_what_was_there_stays(ran, deploy
         ("bench out", "out holds no readable artifact"),
         ("eval ARTIFACT --data digts", "Did you mean 'digits'?"),
         ("eval ARTIFACT --data tiny:data --against x", "no run, checkpoint or packed file at x."),
-        ("eval ARTIFACT --data digits", "tiny:model fails on images [2, 3, 32, 32]"),
+        ("eval ARTIFACT --data digits", "must give labels below 4, the model's number of classes"),
     ],
 )
 def test_bad_input_ends_with_2_and_a_sentence(ran, deployed, arguments, sentence):

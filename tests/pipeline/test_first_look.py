@@ -7,6 +7,7 @@ import torch
 
 from micronet.storage.weights import save_state
 
+TOO_HIGH = "must give labels below 4, the model's number of classes, got 4 at index"
 OWN = """
 import sys
 import torch
@@ -96,9 +97,9 @@ def test_what_fits_is_printed_without_what_the_users_code_prints(own, data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("five_of_tensors", "A label is 4, and the model has 4 classes: 0 to 3."),
-        ("five_of_targets", "A label is 4, and the model has 4 classes: 0 to 3."),
-        ("five_at_the_end", "A label is 4, and the model has 4 classes: 0 to 3."),
+        ("five_of_tensors", f"The test set of own:five_of_tensors {TOO_HIGH} 77."),
+        ("five_of_targets", f"The training set of own:five_of_targets {TOO_HIGH} 77."),
+        ("five_at_the_end", f"The test set of own:five_at_the_end {TOO_HIGH} 100."),
         ("exiting", "own:exiting fails: SystemExit: 0."),
     ],
 )
@@ -113,7 +114,10 @@ def test_images_that_the_model_does_not_take_are_refused(own):
 
 def test_a_model_of_ones_own_is_compared_with_registered_data(own):
     (told,) = refusals(own, model="own:for_digits", data="digits")
-    assert told == "micronet: tiny.yaml:2: A label is 9, and the model has 9 classes: 0 to 8."
+    assert told == (
+        "micronet: tiny.yaml:2: data digits must give labels below 9, the model's number of "
+        "classes, got 9."
+    )
 
 
 @pytest.mark.parametrize(

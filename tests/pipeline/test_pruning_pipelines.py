@@ -54,7 +54,7 @@ def test_a_pruned_network_is_quantized_fused_and_deployed(project, pruner, way):
     assert done.returncode == 0, done.stderr
     rows = project.rows()
     assert rows[-1]["step"].endswith("deploy")
-    assert rows[-1]["parity_top1"] >= 0.98
+    assert rows[-1]["parity"] >= 0.98
     assert rows[1]["params_m"] < 0.9 * rows[0]["params_m"]
     assert rows[1]["gflops"] < 0.9 * rows[0]["gflops"]
     state = load_file(project.out / "steps" / "02-prune.safetensors")

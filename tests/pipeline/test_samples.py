@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from micronet import registry
 from micronet.errors import DataError, RunError
-from micronet.pipeline.data import check_model, checked_sets, with_classes
+from micronet.pipeline.data import checked_sets, for_task
 from micronet.pipeline.samples import Samples
+from micronet.registry import create
 from micronet.training.loop import read
 
+TASK = create("task", "classification")
 IMAGE = torch.zeros(3, 4, 4)
 
 
@@ -48,10 +50,10 @@ SPOILT = [
     (SystemExit(0), "gives no image 7: SystemExit: 0."),
     (GeneratorExit(), "gives no image 7: GeneratorExit."),
     (DataError("It rained.\nAll day."), "gives no image 7: DataError: It rained."),
-    (IMAGE, "must give (image, label), got a tensor of float32 at index 7."),
-    ((IMAGE, 1, 2), "must give (image, label), got a tuple of 3 at index 7."),
-    ((IMAGE.int(), 1), "got a tensor of int32 at index 7. Give image.float()."),
-    ((IMAGE.byte(), 1), "got a tensor of uint8 at index 7. Give image.float() / 255."),
+    (IMAGE, "must give (image, target), got a tensor of float32 [3, 4, 4] at index 7."),
+    ((IMAGE, 1, 2), "must give (image, target), got a tuple of 3 at index 7."),
+    ((IMAGE.int(), 1), "got a tensor of int32 [3, 4, 4] at index 7. Give image.float()."),
+    ((IMAGE.byte(), 1), "got a tensor of uint8 [3, 4, 4] at index 7. Give image.float() / 255."),
     ((IMAGE.numpy(), 1), "Give torch.from_numpy(image).float(), with the channels first."),
     (
         (Image.new("RGB", (4, 4)), 1),
@@ -59,7 +61,7 @@ SPOILT = [
     ),
     ((IMAGE[:1], 1), "must give images of one shape, got [3, 4, 4] and [1, 4, 4] at index 7."),
     ((IMAGE.double(), 1), "must give images of one type, got float32 and float64 at index 7."),
-    ((IMAGE, 4), "gives the label 4 at index 7, and the model has 4 classes: 0 to 3."),
+    ((IMAGE, 4), "must give labels below 4, the model's number of classes, got 4 at index 7."),
     *(
         ((IMAGE, label), f"as the label, got {shown} at index 7.")
         for label, shown in [
@@ -74,15 +76,16 @@ SPOILT = [
             (np.bool_(True), "np.True_"),
             (torch.tensor(1.5), "tensor(1.5000)"),
             (torch.tensor(True), "tensor(True)"),
-            (torch.tensor([1]), "tensor([1])"),
-            (np.array([1]), "an object of type ndarray"),
+            (torch.tensor([1]), "a tensor of int64 [1]"),
+            (np.array([1]), "an ndarray of int64 [1]"),
         ]
     ),
 ]
 
 
 def _sets(data):
-    return with_classes(checked_sets((data, data), "shop:data"), 4)
+    task = create("task", "classification", classes=4)
+    return for_task(checked_sets((data, data), "shop:data", task), task)
 
 
 @pytest.mark.parametrize(("sample", "sentence"), SPOILT, ids=range(len(SPOILT)))
@@ -102,12 +105,12 @@ def test_interrupts_pass():
 
 def test_a_length_that_ends_the_program_is_told():
     with pytest.raises(DataError, match="The training set of shop:data has no length: SystemExit"):
-        checked_sets((Unsized(None), []), "shop:data")
+        checked_sets((Unsized(None), []), "shop:data", TASK)
 
 
 def test_test_images_of_another_type_are_refused():
     with pytest.raises(DataError, match="one type, got float32 for training and float16 for the"):
-        checked_sets(([(IMAGE, 0)] * 2, [(IMAGE.half(), 0)] * 2), "shop:data")
+        checked_sets(([(IMAGE, 0)] * 2, [(IMAGE.half(), 0)] * 2), "shop:data", TASK)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_sets_travel_to_workers_that_are_spawned():
     assert isinstance(copy, Samples)
     assert len(copy) == 2
     assert torch.equal(copy[1][0], IMAGE)
-    assert attrs.asdict(copy, recurse=False)["classes"] == 4
+    assert attrs.asdict(copy, recurse=False)["task"].classes == 4
 
 
 def damage(path, how):

@@ -24,11 +24,11 @@ def test_each_layer_is_pruned_alone_and_the_accuracies_are_plotted(finished):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["step"] == "03-train"
-    assert found["accuracy"] == RunFolder(finished.out).finished("03-train").row.accuracy
+    assert found["value"] == RunFolder(finished.out).finished("03-train").row.accuracy
     assert [group["layers"] for group in found["groups"]] == [["0"], ["4"]]
     for group in found["groups"]:
-        accuracies = group["accuracies"]
-        assert accuracies["0.9"] < accuracies["0.1"] <= found["accuracy"] + 0.1
+        values = group["values"]
+        assert values["0.9"] < values["0.1"] <= found["value"] + 0.1
     picture = finished.out / "sensitivity-normal.png"
     assert done.stderr.splitlines()[-1] == "Plotted into out/sensitivity-normal.png"
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -166,15 +166,21 @@ def own(project):
         ("loaders", "The training set of own:loaders must be a data set, got a DataLoader"),
         ("generators", "must have a length and indices, got an object of type list_iterator"),
         ("empty", "The training set of own:empty must hold two images or more, got 0"),
-        ("bytes_as_images", "must give (float tensor, label), got a tensor of uint8"),
-        ("images_alone", "must give (image, label), got a tuple of 1"),
-        ("one_hot", "must give a class's number, 0 or more, as the label, got tensor("),
+        ("bytes_as_images", "must give (float tensor, target), got a tensor of uint8"),
+        ("images_alone", "must give (image, target), got a tuple of 1"),
+        ("one_hot", "as the label, got a tensor of float32 [8]"),
         ("ragged", "must give images of one shape, got [3, 16, 16] and [3, 16, 17]"),
         ("other_test_shape", "must all have one shape, got [3, 16, 16] for training and [1, 16,"),
         ("unreadable", "gives no image 0: OSError: photo 0 is gone"),
         ("grey", "model tiny:model fails on images [2, 1, 16, 16]: RuntimeError: Given groups=1"),
-        ("five_classes", "gives the label 4 at index 4, and the model has 4 classes: 0 to 3"),
-        ("five_test_classes", "gives the label 4 at index 4, and the model has 4 classes: 0 to 3"),
+        (
+            "five_classes",
+            "must give labels below 4, the model's number of classes, got 4 at index 4",
+        ),
+        (
+            "five_test_classes",
+            "must give labels below 4, the model's number of classes, got 4 at index 4",
+        ),
         ("ending", "own:ending fails: SystemExit: 0."),
         ("ending_later", "training set of own:ending_later gives no image 5: SystemExit: 0."),
         ("failing_later", "failing_later gives no image 5: OSError: photo 5 is gone"),
@@ -215,7 +221,7 @@ def test_an_error_in_a_worker_is_the_same_sentence(own):
 
 def test_outputs_that_are_no_numbers_are_no_accuracy(own):
     own.write_recipe("evaluate", model="own:Root", data="own:dark_test_image")
-    _refused(own.run(), "Step 00-model: The model gives NaN or Inf for test image 2, so no class")
+    _refused(own.run(), "Step 00-model: The model gives NaN or Inf for test image 2, so no answer")
     assert not (own.out / "results.json").exists()
 
 
@@ -223,7 +229,10 @@ def test_outputs_that_are_no_numbers_are_no_accuracy(own):
     ("data", "sentence"),
     [
         ("dark_test_image", "out/deploy/02-torch_engine gives NaN or Inf for test image 2, so no"),
-        ("five_test_classes", "gives the label 4 at index 4, and the model has 4 classes: 0 to 3"),
+        (
+            "five_test_classes",
+            "must give labels below 4, the model's number of classes, got 4 at index 4",
+        ),
     ],
 )
 def test_an_engine_alone_is_held_to_the_same(own, data, sentence):
@@ -245,7 +254,7 @@ def test_a_model_that_tells_nothing_apart_is_told_beside_its_table(own):
     own.write_recipe("evaluate", "deploy", model="own:constant", data="own:good")
     result = own.run()
     assert result.returncode == 0, result.stderr
-    assert "01-evaluate: every test image gets class" in result.stdout
+    assert "01-evaluate, 02-deploy: every test image gets class" in result.stdout
     assert "02-deploy: every test image gets class" in result.stdout
     assert "every test image gets class" in (own.out / "results.md").read_text("utf-8")
     assert any("every test image" in note for row in own.rows() for note in row["notes"])

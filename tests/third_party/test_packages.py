@@ -43,7 +43,7 @@ def test_their_techniques_go_from_data_to_a_measured_engine(run):
     assert run[1]["params_m"] < 0.8 * run[0]["params_m"]
     assert (trained["w_bits"], trained["a_bits"]) == (4, 8)
     assert engine["accuracy"] > 0.9
-    assert engine["parity_top1"] >= 0.995
+    assert engine["parity"] >= 0.995
 
 
 def test_the_same_model_is_deployed_to_openvino(run, environment):
