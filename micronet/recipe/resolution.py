@@ -29,7 +29,7 @@ from micronet.recipe.draft import Draft, DraftStep
 from micronet.recipe.engines import check_engines
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source, opened, sketch
-from micronet.recipe.own_code import OwnCallable
+from micronet.recipe.own_code import OwnCallable, own_module
 from micronet.recipe.paths import path_of, shown, why_no_file
 from micronet.recipe.place import Command, Nowhere, Place
 from micronet.recipe.plain_yaml import Key

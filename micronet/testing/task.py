@@ -89,7 +89,7 @@ def has_a_loss_with_a_gradient(case: TaskCase) -> str | None:
     loss = case.task.loss(leaves, targets)
     if loss.dim() != 0 or not bool(loss.isfinite()):
         return f"the loss is {loss}."
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     grown = [leaf.grad for leaf in tree_leaves(leaves) if isinstance(leaf, Tensor)]
     moved = [grad for grad in grown if grad is not None and bool((grad != 0).any())]
     return None if moved else "no output has a gradient."

@@ -153,7 +153,7 @@ def test_a_damaged_image_of_a_folder_is_named_by_its_path(tmp_path, how, reason,
         Image.fromarray(pixels).save(tmp_path / split / kind / f"{number}.jpg")
     damage(tmp_path / "train" / "b" / "1.jpg", how)
     data = registry.create("dataset", "image_folder", root=str(tmp_path), size=32)
-    train_set, _ = checked_sets(data.load(), "image_folder")
+    train_set, _ = checked_sets(data.load(), "image_folder", TASK)
     with pytest.raises(DataError) as told:
         list(read(DataLoader(train_set, 2, num_workers=workers)))
     file = tmp_path / "train" / "b" / "1.jpg"
@@ -175,4 +175,4 @@ def test_a_worker_that_ends_is_told_as_such(project, mishap):
 def test_images_of_another_precision_than_the_models_are_told():
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
     with pytest.raises(RunError, match=r"model m fails on images of float64 \[2, 3, 4, 4\]: "):
-        check_model(model, "m", (IMAGE.double().expand(2, 3, 4, 4),))
+        fitted_task(TASK, model, "m", (IMAGE.double().expand(2, 3, 4, 4),))
