@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from micronet import registry
 from micronet.errors import DataError, RunError
-from micronet.pipeline.data import checked_sets, for_task
+from micronet.pipeline.data import checked_sets, fitted_task, for_task
 from micronet.pipeline.samples import Samples
 from micronet.registry import create
 from micronet.training.loop import read
