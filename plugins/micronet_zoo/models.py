@@ -127,8 +127,8 @@ class YOLO(Model):
 
     SiLU, CSP blocks, a feature pyramid and decoupled heads as YOLOv8 has them. It gives a map
     [batch, 4 + num_classes, h, w] for each of the strides 8, 16 and 32, in train mode and in eval
-    mode: a box's distances to its sides and the labels' logits. The task `detection` has their loss and
-    makes boxes of them.
+    mode: a box's distances to its sides and the labels' logits. The task `detection` has their
+    loss and makes boxes of them.
     """
 
     num_classes: int = option(
