@@ -35,7 +35,7 @@ READ = [
     ("pipe.yaml", "pipe.yaml can't be read: it is no file but a pipe."),
     ("null.yaml", "null.yaml can't be read: it is no file but a device."),
     ("loop.yaml", "loop.yaml can't be read: Too many levels of symbolic links."),
-    ("nowhere.yaml", "nowhere.yaml can't be read: No such file or directory."),
+    ("nowhere.yaml", "nowhere.yaml can't be read: it is a link that leads nowhere."),
     ("absent.yaml", "absent.yaml can't be read: No such file or directory."),
     ("file.yaml/r.yaml", "file.yaml/r.yaml can't be read: Not a directory."),
     (f"{LONG}{LONG}.yaml", f"{LONG}.yaml can't be read: File name too long."),

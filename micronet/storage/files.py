@@ -197,10 +197,12 @@ def _summed(content: dict[str, Any]) -> dict[str, Any]:
 def _content(path: Path | str) -> bytes:
     """A file's content; what the system refuses passes as its own error."""
     path = regular(path)
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{path} can't be read: it is a link that leads nowhere.")
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise DataError(f"{path} can't be read: it is a link that leads nowhere.") from error
+        raise
     except MemoryError as error:
         raise DataError(f"{path} can't be read: it is larger than the memory.") from error
 
