@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, open_run, renamed
 from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
+from micronet.pipeline.folder import START, RunFolder, step_name, steps_of
 from micronet.pipeline.packed import load_packed, packed_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Recipe
@@ -127,3 +128,32 @@ def _in_run(context: Context, step: str | None, path: Path) -> Stored:
         context.accelerator,
         remarks,
     )
+
+
+def packed_file(path: Path | str) -> tuple[Path, tuple[str, ...]]:
+    """The packed model of a run: its last one, or that of the step whose checkpoint is given.
+
+    Returns:
+        The file, and what a user should hear, a sentence each.
+
+    Raises:
+        DataError: There is none: no run, or no quantized model in it; or something was lost or
+            changed.
+    """
+    path = Path(path)
+    folder = RunFolder(path if path.is_dir() else path.parent.parent)
+    recipe = folder.stored_recipe() if path.exists() else None
+    if recipe is None:
+        raise DataError(f"There is no run at {path}.")
+    keys = [key for key, _ in steps_of(recipe)]
+    names = [step_name(number, key) for number, key in enumerate(keys, 1)]
+    names = names if keys[:1] == ["train"] else [START, *names]
+    done = names[: len(folder.records(names))]
+    if not path.is_dir():
+        done = [name for name in done if name == path.name.partition(".")[0]]
+    packed = folder.packed_after(done)
+    if packed is None:
+        raise DataError(f"{path} holds no quantized model that could be packed.")
+    if path.is_dir() and done != names:
+        return packed, (f"{path} is not finished: this is its model after {done[-1]}.",)
+    return packed, ()
