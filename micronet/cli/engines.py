@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ARTIFACT = typer.Argument(metavar="ARTIFACT", help="The folder of a deployed model.")
 _MODEL = typer.Option(
     metavar="MODULE:CALLABLE",
-    help="What makes a packed file's model, where that is code of your own.",
+    help="What makes a file's model, where that is code of your own.",
 )
 _CPU = typer.Option("--cpu", help="Keep torch on the CPU.")
 
@@ -57,12 +57,12 @@ def deploy(
     model: Annotated[str | None, _MODEL] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:CALLABLE", help="The same for a packed file's data."),
+        typer.Option(metavar="MODULE:CALLABLE", help="The same for a file's data."),
     ] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Deploy a model of a run or a packed file, and compare its engine with the simulation."""
+    """Deploy a run's model, or that of a file, and compare its engine with the simulation."""
     from micronet.options import build
     from micronet.recipe import Deploy
 

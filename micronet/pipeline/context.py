@@ -20,6 +20,7 @@ from micronet.pruning import PruningPlan, apply_plan
 from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
 from micronet.recipe.file import read
 from micronet.recipe.resolution import Resolved, resolve
+from micronet.storage.pruned import plans_in, restored
 from micronet.storage.weights import fill, load_state
 from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import channels_last
@@ -73,6 +74,25 @@ class Context:
         model = self.resolved.recipe.model
         given = self.resolved.weights or model.options.get("weights")
         return given is None and ":" not in model.name
+
+    def pruning(self, index: int) -> tuple[PruningPlan, ...]:
+        """All that the model of step `index` was pruned by, the recipe's weights before its steps.
+
+        Empty once a step has changed more of the model than plans tell.
+        """
+        if any(isinstance(step, (Quantize, Fuse)) for step in self.steps[: index + 1]):
+            return ()
+        return (*self.start_plans, *self.plans(index).values())
+
+    @property
+    def start_plans(self) -> tuple[PruningPlan, ...]:
+        """How the model of the recipe's weights had been pruned."""
+        return () if self.resolved.weights is None else plans_in(self.resolved.weights)
+
+    @property
+    def first(self) -> int:
+        """The first step that leaves a row: -1 unless that is a training."""
+        return 0 if isinstance(self.steps[0], Train) else -1
 
     def float_index(self) -> int:
         """The last step before anything was done to the model but training."""
@@ -137,20 +157,23 @@ def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) ->
         raise DataError(f"There is no run at {run}.")
     recipe, source = read(str(file))
     steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
-    # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
+    # The first checkpoint stands for the recipe's weights: their file may be gone, or named from
+    # elsewhere.
     resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
-    return Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets).checked()
+    context = Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets)
+    if recipe.weights is not None:
+        first = context.folder.weights_after([context.name(context.first)])
+        context = attrs.evolve(context, resolved=attrs.evolve(resolved, weights=first))
+    return context.checked()
 
 
 def start_model(resolved: Resolved) -> nn.Module:
-    """The model that a recipe begins with."""
+    """The model that a recipe begins with: a smaller one, if its weights are those of one."""
     model = resolved.build_model()
     if not isinstance(model, nn.Module):
         raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
-    if resolved.weights is not None:
-        fill(model, load_state(resolved.weights), resolved.weights)
-    return model
+    return model if resolved.weights is None else restored(model, resolved.weights)
 
 
 def reshaped(

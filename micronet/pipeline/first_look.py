@@ -11,11 +11,12 @@ import torch
 from micronet.errors import DataError, MicronetError
 from micronet.pipeline.context import start_model
 from micronet.pipeline.data import Sets, check_model, checked_sets, highest_label
+from micronet.pipeline.trial import faults_of_model
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
 from micronet.recipe.own_code import OwnCallable
 from micronet.recipe.resolution import Resolved, too_few_classes
-from micronet.storage.weights import fill, load_state
+from micronet.storage.pruned import restored
 from micronet.techniques import Contents
 
 
@@ -38,9 +39,9 @@ def look(resolved: Resolved, source: Source) -> None:
             model = start_model(attrs.evolve(resolved, weights=None))
     with _told(source, "weights", faults):
         if resolved.weights is not None and model is not None:
-            fill(model, load_state(resolved.weights), resolved.weights)
+            model = restored(model, resolved.weights)
+    images = None
     with _told(source, "model", faults):
-        images = None
         if sets is not None:
             images = torch.stack([sets[0][index][0] for index in (0, 1)])
         elif contents is not None:
@@ -49,6 +50,10 @@ def look(resolved: Resolved, source: Source) -> None:
             classes = check_model(model, recipe.model.name, (images,))
             with _told(source, "data", faults):
                 _check_labels(sets, contents, classes)
+    faults.check()
+    if model is not None:
+        for key, fault in faults_of_model(resolved, images):
+            faults.add(source.error(key, fault))
     faults.check()
 
 

@@ -21,11 +21,13 @@ class PruningResult:
         model: An ordinary, smaller module.
         plan: What was kept in each layer; `micronet.pruning.apply_plan` repeats it.
         reasons: For each layer left alone, why.
+        remarks: Sentences for the user, such as one on a budget that could only nearly be met.
     """
 
     model: nn.Module
     plan: PruningPlan
     reasons: dict[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 class Pruner(ABC):

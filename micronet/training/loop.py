@@ -68,7 +68,7 @@ def train(
         on_batch: Gets batches done, batches in all, and now and then the loss.
 
     Raises:
-        RunError: The loss is NaN or infinite, or the model gives no logits.
+        RunError: The loss is NaN or infinite, or the model gives no logits or is frozen.
         DataError: The data set raises something.
     """
     batches = len(_batches(data, options, accelerator, seed, epoch=0))
@@ -259,6 +259,8 @@ def _batches(
 
 def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise RunError("The model has no parameter that requires a gradient, so none to train.")
     if options.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, options.lr, momentum=0.9, weight_decay=options.weight_decay
