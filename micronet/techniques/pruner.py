@@ -38,6 +38,9 @@ class Pruner(ABC):
 
         The term is L1 on the gammas of every batch norm: strength * sign(gamma) (Liu et al.
         2017, "Learning Efficient Convolutional Networks through Network Slimming").
+
+        Raises:
+            PruningError: No batch norm has a gamma, so that the term would do nothing.
         """
         from micronet.pruning import add_l1_gradient
 
