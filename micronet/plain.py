@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,39 @@ def structured(plain: Any, kind: type[T]) -> T:
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(_reason(error, kind)) from error
     return result
+
+
+def from_json(text: str | bytes, kind: type[T]) -> T:
+    """An instance of a type from JSON, in UTF-8 and without two values of one key.
+
+    Args:
+        text: The JSON.
+        kind: As `structured` takes it.
+
+    Raises:
+        DataError: It is no JSON, or holds something else.
+    """
+    try:
+        plain = json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_without_doubles,
+            parse_constant=_no_number,
+        )
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"it is no JSON: {error}") from error
+    return structured(plain, kind)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    if len(plain) != len(pairs):
+        double = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"{double!r} stands there twice")
+    return plain
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 @cache

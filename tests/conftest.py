@@ -40,6 +40,15 @@ class SmallNet(nn.Module):
         return self.head(x)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where micronet keeps the key of the user who runs the tests."""
+    state = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(state))
+        yield state
+
+
 @pytest.fixture
 def small_net() -> SmallNet:
     """A SmallNet whose batch norms have statistics and gammas of both signs."""

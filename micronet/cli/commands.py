@@ -155,12 +155,14 @@ def _pack(
 ) -> None:
     """Write a quantized model with its integers at their true width, for `load_packed`."""
     from micronet.pipeline.folder import packed_file
-    from micronet.storage.files import write_bytes
+    from micronet.storage.files import read_bytes, write_bytes
 
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"--out {out}: the file's name must end in .safetensors.")
-    packed = packed_file(run).read_bytes()
+    file, remarks = packed_file(run)
+    packed = read_bytes(file)
     write_bytes(out, packed)
+    tell(remarks)
     if as_json:
         print_json({"file": str(out), "size_bytes": len(packed)})
     else:
@@ -180,6 +182,8 @@ def _sensitivity(
     fractions: Annotated[
         str, typer.Option(metavar="0.1,0.5", help="What to remove of each layer's channels.")
     ] = "0.1,0.3,0.5,0.7",
+    model: Annotated[str | None, engines.MODEL] = None,
+    data: Annotated[str | None, engines.DATA] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -195,7 +199,7 @@ def _sensitivity(
         ) from None
     from micronet.pipeline.sensitivity import plot, sensitivities
 
-    found = sensitivities(run, pruner, wanted, cpu=cpu)
+    found = sensitivities(run, pruner, wanted, cpu=cpu, model=model, data=data)
     if as_json:
         print_json(attrs.asdict(found))
     else:

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from micronet.deployment.parity import Parity
 
 _ARTIFACT = typer.Argument(metavar="ARTIFACT", help="The folder of a deployed model.")
-_MODEL = typer.Option(
-    metavar="MODULE:CALLABLE",
-    help="What makes a file's model, where that is code of your own.",
+MODEL = typer.Option(
+    metavar="NAME",
+    help="What makes the model, as in module:callable; needed where only a file names code for it.",
+)
+DATA = typer.Option(
+    metavar="NAME",
+    help="The data, as in module:callable; needed where only a file names code or a place for it.",
 )
 _CPU = typer.Option("--cpu", help="Keep torch on the CPU.")
 
@@ -54,11 +58,8 @@ def deploy(
     min_parity: Annotated[
         float, typer.Option(help="Fraction of test images on which both sides must agree.")
     ] = 0.995,
-    model: Annotated[str | None, _MODEL] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:CALLABLE", help="The same for a file's data."),
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
+    data: Annotated[str | None, DATA] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -140,7 +141,7 @@ def evaluate(
             metavar="SOURCE", help="The torch model; if not given, the one that was deployed."
         ),
     ] = None,
-    model: Annotated[str | None, _MODEL] = None,
+    model: Annotated[str | None, MODEL] = None,
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:

@@ -14,6 +14,7 @@ from micronet.deployment.engine import load_engine
 from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, MicronetError, describe_error
 from micronet.techniques import Artifact
+from micronet.techniques.deploy_backend import FLOAT
 
 _SECONDS = 10
 _ROUNDS = 20, 1000
@@ -84,8 +85,8 @@ def bench(directory: Path | str, *, threads: int | None = None, batch: int = 1) 
     directory = Path(directory)
     artifact = Artifact.read(directory)
     artifacts = [artifact]
-    if (directory / "float").is_dir():
-        artifacts.append(Artifact.read(directory / "float"))
+    if (directory / FLOAT).is_dir():
+        artifacts.append(Artifact.read(directory / FLOAT))
     signature = artifact.signature
     inputs = signature.noise(batch=batch)
     images = batch_of(signature, inputs)

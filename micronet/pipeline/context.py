@@ -17,9 +17,19 @@ from micronet.pipeline.folder import START, RunFolder, step_name
 from micronet.pipeline.results import Row
 from micronet.pipeline.samples import Samples
 from micronet.pruning import PruningPlan, apply_plan
-from micronet.recipe import Deploy, Evaluate, Freeze, Fuse, Prune, Quantize, Step, Train
-from micronet.recipe.file import read
-from micronet.recipe.resolution import Resolved, resolve
+from micronet.recipe import (
+    Deploy,
+    Evaluate,
+    Freeze,
+    Fuse,
+    Named,
+    Prune,
+    Quantize,
+    Step,
+    Train,
+)
+from micronet.recipe.own_code import refuse_unnamed
+from micronet.recipe.resolution import DATA, MODEL, Resolved, resolve
 from micronet.storage.pruned import plans_in, restored
 from micronet.storage.weights import fill, load_state
 from micronet.training.accelerator import make_accelerator
@@ -59,6 +69,16 @@ class Context:
         """A step's name in folder and table; -1 is the model that the recipe starts with."""
         return START if index < 0 else step_name(index + 1, self.steps[index].key)
 
+    @property
+    def first(self) -> int:
+        """The step that a run begins with; a model that is not trained first is measured first."""
+        return 0 if isinstance(self.steps[0], Train) else -1
+
+    def names(self, last: int | None = None) -> list[str]:
+        """The names of all steps, or of those up to one."""
+        end = len(self.steps) if last is None else last + 1
+        return [self.name(index) for index in range(self.first, end)]
+
     def seed(self, index: int) -> int:
         """The seed of a step."""
         return self.resolved.recipe.seed * 1000 + index
@@ -88,11 +108,6 @@ class Context:
     def start_plans(self) -> tuple[PruningPlan, ...]:
         """How the model of the recipe's weights had been pruned."""
         return () if self.resolved.weights is None else plans_in(self.resolved.weights)
-
-    @property
-    def first(self) -> int:
-        """The first step that leaves a row: -1 unless that is a training."""
-        return 0 if isinstance(self.steps[0], Train) else -1
 
     def float_index(self) -> int:
         """The last step before anything was done to the model but training."""
@@ -133,39 +148,66 @@ class Context:
 
     def _load_weights(self, model: nn.Module, index: int) -> None:
         """The weights of step `index`, or of the last one before it that wrote any."""
-        names = [self.name(earlier) for earlier in range(-1, index + 1)]
-        path = self.folder.weights_after(names)
+        path = self.folder.weights_after(self.names(index))
         if path is not None:
             fill(model, load_state(path), path)
 
 
-def open_run(run: Path | str, *, cpu: bool = False, sets: Sets | None = None) -> Context:
+def open_run(
+    run: Path | str,
+    *,
+    cpu: bool = False,
+    sets: Sets | None = None,
+    model: str | None = None,
+    data: str | None = None,
+) -> Context:
     """A run's context, to look at what its finished steps left.
 
     Args:
         run: The run's folder.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
+        model: What makes its model, by the recipe's name or another; needed where that is code of
+            somebody's own, in a run that this user has not started here.
+        data: The same for its data, also where its options say where that lies.
 
     Raises:
-        DataError: There is no run.
-        RecipeError: What its recipe names is not installed here; engines need not be.
+        DataError: There is no run, or its recipe was changed.
+        RecipeError: What its recipe names is not installed here, or must be named; engines need
+            not be installed.
     """
-    run = Path(run)
-    file = run / "recipe.yaml"
-    if not file.is_file():
-        raise DataError(f"There is no run at {run}.")
-    recipe, source = read(str(file))
+    folder = RunFolder(Path(run))
+    recipe, own = folder.recipe()
     steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
     # The first checkpoint stands for the recipe's weights: their file may be gone, or named from
     # elsewhere.
-    resolved = resolve(attrs.evolve(recipe, steps=steps, weights=None), source)
+    resolved = resolve(
+        attrs.evolve(
+            recipe,
+            steps=steps,
+            weights=None,
+            model=renamed(recipe.model, model),
+            data=renamed(recipe.data, data),
+        ),
+        trusted=[role for role, given in ((MODEL, model), (DATA, data)) if own or given],
+        structure_only=True,
+    )
+    refuse_unnamed(
+        f"{run} was not started by you on this machine, and",
+        resolved.build_model,
+        *(() if sets else (resolved.load_data,)),
+    )
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name)
-    context = Context(resolved, RunFolder(run), make_accelerator(cpu=cpu), *sets)
+    context = Context(resolved, folder, make_accelerator(cpu=cpu), *sets)
     if recipe.weights is not None:
-        first = context.folder.weights_after([context.name(context.first)])
+        first = folder.weights_after([context.name(context.first)])
         context = attrs.evolve(context, resolved=attrs.evolve(resolved, weights=first))
     return context.checked()
+
+
+def renamed(recorded: Named, given: str | None) -> Named:
+    """What a file names, or what is given in its place; the file's options are for its own name."""
+    return recorded if given in (None, recorded.name) else Named(given)
 
 
 def start_model(resolved: Resolved) -> nn.Module:

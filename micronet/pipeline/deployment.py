@@ -19,6 +19,7 @@ from micronet.deployment.parity import Parity, compare, where_they_part, worst_i
 from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, describe_error, listed
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
+from micronet.pipeline.artifact_folders import refuse_others_files
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record, artifact_name
 from micronet.pipeline.measuring import class_notes, compared, type_after
@@ -28,10 +29,9 @@ from micronet.quantization import convert
 from micronet.recipe import Deploy
 from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact, DeployBackend, Runner, TensorSpec
+from micronet.techniques.deploy_backend import FLOAT
 from micronet.training.loop import Images, answers, read
 
-FLOAT = "float"
-"""Folder of the float model's artifact, in the folder of the deployed model."""
 _BATCH = 64
 
 
@@ -70,6 +70,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         return Record(row=None)
     directory = context.folder.deployed / artifact_name(index + 1, step.backend)
     example_inputs = context.example_inputs
+    refuse_others_files(directory)
     with replacing_directory(directory) as temporary:
         engine = build_engine(
             step, backend, model, temporary, example_inputs, context.test_set, simulated, bar

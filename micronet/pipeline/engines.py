@@ -14,21 +14,17 @@ from rich.console import Console
 from micronet.deployment.engine import load_engine
 from micronet.deployment.parity import Parity, compare
 from micronet.errors import DataError, DeployError, RecipeError
+from micronet.pipeline.artifact_folders import refuse_others_files
 from micronet.pipeline.data import checked_sets, with_classes
-from micronet.pipeline.deployment import (
-    FLOAT,
-    build_engine,
-    export,
-    run_engine,
-    simulate,
-)
+from micronet.pipeline.deployment import build_engine, export, run_engine, simulate
+from micronet.pipeline.folder import RunFolder
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.stored import Stored, find
 from micronet.recipe import Deploy, Named
 from micronet.recipe.resolution import resolve_data, resolve_deployment
 from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact
-from micronet.techniques.deploy_backend import CARD
+from micronet.techniques.deploy_backend import FLOAT
 from micronet.training.loop import first_without_class
 
 
@@ -104,7 +100,7 @@ def deploy_stored(
     stored = find(path, cpu=cpu, model=model, data=data)
     backend, remarks = resolve_deployment(stored.recipe, step)
     out = Path(out) if out else _default_folder(stored, step.backend)
-    _refuse_others_files(out)
+    refuse_others_files(out)
     simulated, labels = simulate(stored.model, stored.sets[1], accelerator=stored.accelerator)
     title = f"deploy {step.backend}"
     with _reporter().step(title) as bar, replacing_directory(out) as temporary:
@@ -138,7 +134,7 @@ def deploy_stored(
         _accuracy(engine.outputs, labels),
         engine.parity,
         len(labels),
-        (*remarks, *engine.artifact.remarks),
+        (*stored.remarks, *remarks, *engine.artifact.remarks),
     )
 
 
@@ -220,15 +216,8 @@ def _default_folder(stored: Stored, backend: str) -> Path:
     backend = backend.replace(":", "-")
     if stored.float_model is None:
         return stored.root / f"{stored.name}-{backend}"
+    RunFolder(stored.root).refuse_links()
     return stored.root / "deploy" / f"{stored.name}-{backend}"
-
-
-def _refuse_others_files(out: Path) -> None:
-    """Only an artifact, or an empty folder, may be replaced."""
-    if out.is_dir() and (not any(out.iterdir()) or (out / CARD).is_file()):
-        return
-    if out.exists():
-        raise DeployError(f"{out} is no artifact's folder, so it is not replaced. Choose another.")
 
 
 def _source_of(stored: Stored, out: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from micronet.distribution import own_version
+from micronet.storage.files import sha256
 
 _VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -62,8 +62,8 @@ def environment(
         "threads": torch.get_num_threads(),
         "device": device,
         "processes": processes,
-        "code": {name: _hash(file) for name, file in code.items()},
-        "weights": None if weights is None else _hash(weights),
+        "code": {name: sha256(file) for name, file in code.items()},
+        "weights": None if weights is None else sha256(weights),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "ignored": dict(ignored),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -78,7 +78,7 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in {**new, **old}
         if old.get(key) != new.get(key)
     ]
-    old_code = before.get("code", {})
+    old_code = _part(before, "code")
     code = [f"the code of {n} has changed" for n, h in now["code"].items() if old_code.get(n) != h]
     return values + code
 
@@ -86,23 +86,21 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
     apart = ("packages", "variables", "ignored", "code", "weights")
     return {
-        **environment.get("packages", {}),
+        **_part(environment, "packages"),
         **{key: value for key, value in environment.items() if key not in apart},
-        **environment.get("variables", {}),
-        **{f"{name} (ignored)": value for name, value in environment.get("ignored", {}).items()},
+        **_part(environment, "variables"),
+        **{f"{name} (ignored)": value for name, value in _part(environment, "ignored").items()},
     }
+
+
+def _part(environment: dict[str, Any], key: str) -> dict[str, Any]:
+    """A part that was read back, of whatever shape that is."""
+    part = environment.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _told(value: Any) -> str:
     return "not there" if value is None else str(value)
-
-
-def _hash(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
-import yaml
 from filelock import FileLock, Timeout
 
-from micronet.errors import DataError, MicronetError, RecipeError, RunError
+from micronet.errors import DataError, RecipeError, RunError
+from micronet.pipeline import own_runs
+from micronet.pipeline.artifact_folders import files_in
 from micronet.pipeline.results import Results, Row
-from micronet.recipe import plain_yaml, to_plain
+from micronet.recipe import Recipe, plain_yaml
 from micronet.recipe.file import Source, structure
-from micronet.recipe.resolution import resolve
 from micronet.storage.files import (
     check_sums,
     read_json,
     read_text,
-    remove,
-    remove_leftovers,
     sha256,
+    sum_of_json,
+    write_json,
     write_text,
     writing,
 )
 
-_RECIPE, _ENVIRONMENT, _LOCK = "recipe.yaml", "environment.json", ".lock"
-_RESULTS = ("results.json", "results.md")
-_RUN, FORMAT = "micronet_run", 1
-"""What the account of a run's start says of itself."""
+LOCK = ".lock"
+RESULTS = ("results.json", "results.md")
+START_AGAIN = "--fresh starts the run again."
+_LOST = f"Put it back. {START_AGAIN}"
 
-_START_AGAIN = "--fresh starts the run again."
+
+@attrs.frozen
+class Start:
+    """The account of a run's start.
+
+    Args:
+        environment: Where it took place.
+        recipe_sum: Of its recipe; see `micronet.storage.files.sum_of_json`.
+        signature: Of its recipe, by the user who started it; `None` if he could keep no key.
+        micronet_run: The form of the run's files.
+    """
+
+    environment: dict[str, Any]
+    recipe_sum: str
+    signature: str | None
+    micronet_run: Literal[1] = 1
 
 
 @attrs.frozen
@@ -46,7 +60,7 @@ class Record:
         row: Its measurements, `None` if the step measures nothing.
         plan: What a prune step kept, as `PruningPlan.to_json` writes it.
         remarks: What to say about its timings, a sentence each; another time it may be another.
-        files: SHA-256 of each file that the step wrote beside the record, by its name.
+        files: SHA-256 of each file that the step wrote beside the record, by its path in the run.
     """
 
     row: Row | None
@@ -63,6 +77,14 @@ class RunFolder:
     """
 
     path: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.path / "environment.json"
 
     @property
     def deployed(self) -> Path:
@@ -95,8 +117,8 @@ class RunFolder:
                 raise RunError(
                     f"--out must be a folder, and {error.filename} is a file."
                 ) from error
-        lock = FileLock(self.path / _LOCK)
-        with writing(self.path / _LOCK):
+        lock = FileLock(self.path / LOCK)
+        with writing(self.path / LOCK):
             try:
                 lock.acquire(blocking=False)
             except Timeout as error:
@@ -115,55 +137,58 @@ class RunFolder:
         finally:
             lock.release()
 
-    def open(self, recipe: dict[str, Any], environment: Mapping[str, Any], *, fresh: bool) -> None:
-        """Prepares the folder for a recipe's first or next start; call with the lock held.
-
-        Raises:
-            RunError: It holds something else, or a run of another recipe.
-        """
-        if not self._is_run() and any(entry.name != _LOCK for entry in self.path.iterdir()):
-            raise RunError(f"{self.path} holds files that are no run's. Choose another --out.")
+    def refuse_links(self) -> None:
+        """Raises a RunError where a folder of the run's is a link out of it."""
         for folder in (self.path / "steps", self.deployed):
             if folder.is_symlink():
                 raise RunError(
                     f"{folder} is a link, and a run keeps its files in its own folder. Remove the "
                     f"link, or choose another --out."
                 )
-        stored = self.path / _RECIPE
-        before = None
-        with contextlib.suppress(*((DataError,) if fresh else ())):  # then it is forgotten
-            before = _read_yaml(stored) if stored.exists() else None
-        for of_recipe in (before, recipe):
-            self._remove_leftovers(of_recipe)
-            if fresh:
-                self._clear(of_recipe)
-        if fresh:
-            before = None
-        elif stored.exists() and not isinstance(before, dict):
-            raise RunError(f"{stored} holds no recipe. {_START_AGAIN}")
-        if before not in (None, recipe) and (
-            changes := _changes(_with_newer_options(before), recipe)
-        ):
-            raise RunError(
-                f"{self.path} holds a run of another recipe: {'; '.join(changes[:3])}. Use "
-                f"--fresh to start again, or another --out."
-            )
-        # In this order: a folder with a recipe alone may be a user's own.
-        content = {_RUN: FORMAT, **environment}
-        write_text(self.path / _ENVIRONMENT, json.dumps(content, indent=2) + "\n")
-        if before is None:
-            write_text(stored, yaml.safe_dump(recipe, sort_keys=False, width=100))
 
-    def environment(self) -> dict[str, Any] | None:
-        """Where the run was started before, `None` on the first start."""
-        started = self._started()
-        return started and {key: value for key, value in started.items() if key != _RUN}
-
-    def _started(self) -> dict[str, Any] | None:
+    def start(self) -> Start | None:
+        """The account of the run's last start, `None` before the first; raises DataError."""
         try:
-            return read_json(self.path / _ENVIRONMENT, dict[str, Any], "account of a run's start")
+            return read_json(self.environment_file, Start, "account of a run's start")
         except FileNotFoundError:
             return None
+
+    def write_start(self, environment: Mapping[str, Any], recipe: Any) -> None:
+        """Writes down where a run of a recipe begins or goes on, and whose it is."""
+        signature = own_runs.signature(recipe)
+        start = Start(dict(environment), sum_of_json(recipe), signature)
+        write_json(self.environment_file, attrs.asdict(start))
+
+    def stored_recipe(self) -> dict[str, Any] | None:
+        """The run's recipe, `None` if there is none; raises DataError where it can't be read."""
+        if not os.path.lexists(self.recipe_file):
+            return None
+        try:
+            content, _ = plain_yaml.load(read_text(self.recipe_file), str(self.recipe_file))
+        except (DataError, RecipeError) as error:
+            raise DataError(f"{str(error).rstrip('.')}. {START_AGAIN}") from error
+        if not isinstance(content, dict):
+            raise DataError(f"{self.recipe_file} holds no recipe. {START_AGAIN}")
+        return content
+
+    def is_own(self) -> bool:
+        """Whether this user has started the run, on this machine; raises DataError."""
+        start = self.start()
+        return start is not None and own_runs.is_own(self.stored_recipe(), start.signature)
+
+    def recipe(self) -> tuple[Recipe, bool]:
+        """The run's recipe, and whether `is_own`.
+
+        Raises:
+            DataError: There is none, or it was changed.
+        """
+        content, start = self.stored_recipe(), self.start()
+        if content is None:
+            raise DataError(f"There is no run at {self.path}.")
+        if start is not None and sum_of_json(content) != start.recipe_sum:
+            raise DataError(f"{self.recipe_file} was changed since it was written. {_LOST}")
+        recipe = structure(Source(str(self.recipe_file), content, {}, self.path))
+        return recipe, self.is_own()
 
     def finished(self, step: str) -> Record | None:
         """A step's record, `None` if the step is not finished."""
@@ -172,13 +197,41 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except DataError as error:
-            raise DataError(f"{error} {_START_AGAIN}") from error
+            raise DataError(f"{error} {START_AGAIN}") from error
+
+    def records(self, steps: Sequence[str]) -> list[Record]:
+        """The records of those among a run's first steps that are finished.
+
+        Args:
+            steps: From the first one on.
+
+        Raises:
+            DataError: One is lost that later ones build on, or can't be read.
+        """
+        records = [self.finished(step) for step in steps]
+        done = [record for record in records if record is not None]
+        for step, record in zip(steps, records[: len(done)], strict=False):
+            if record is None:
+                raise DataError(f"{self.record(step)} is lost, and later ones are there. {_LOST}")
+        return done
+
+    def check_files(self, steps: Sequence[str]) -> None:
+        """Makes sure that what finished steps wrote is there, as they wrote it.
+
+        Args:
+            steps: As `records` takes them.
+
+        Raises:
+            DataError: A file or a record is lost or was changed.
+        """
+        for record in self.records(steps):
+            check_sums(self.path, record.files, _LOST)
 
     def weights_after(self, steps: Sequence[str]) -> Path | None:
         """The weights that the last of these steps to write some has left.
 
         Args:
-            steps: From the first one on.
+            steps: As `records` takes them.
 
         Returns:
             A file that is as it was written; `None` if none of them is finished.
@@ -186,79 +239,47 @@ class RunFolder:
         Raises:
             DataError: It is lost, or was changed.
         """
-        records = [(step, self.finished(step)) for step in steps]
-        done = [(step, record) for step, record in records if record is not None]
+        done = list(zip(steps, self.records(steps), strict=False))
         for step, record in reversed(done):
-            path = self.weights(step)
-            if path.name in record.files:
-                sums = {path.name: record.files[path.name]}
-                check_sums(path.parent, sums, f"Put it back. {_START_AGAIN}")
-                return path
+            if self._check(self.weights(step), record):
+                return self.weights(step)
         if done:
             raise DataError(
                 f"{self.record(done[-1][0])} names no weights, so they would be random. "
-                f"{_START_AGAIN}"
+                f"{START_AGAIN}"
             )
         return None
+
+    def packed_after(self, steps: Sequence[str]) -> Path | None:
+        """The same for packed models; `None` if none of these steps wrote one."""
+        for step in reversed(steps):
+            record = self.finished(step)
+            if record is not None and self._check(self.packed(step), record):
+                return self.packed(step)
+        return None
+
+    def _check(self, path: Path, record: Record) -> bool:
+        """Whether a step wrote a file; raises DataError where that is no longer as it was."""
+        name = path.relative_to(self.path).as_posix()
+        if name not in record.files:
+            return False
+        check_sums(self.path, {name: record.files[name]}, _LOST)
+        return True
 
     def finish(self, step: str, record: Record) -> None:
         """Makes a step count; its other files must be in place."""
         written = [path for path in (self.weights(step), self.packed(step)) if path.exists()]
-        record = attrs.evolve(record, files={path.name: sha256(path) for path in written})
-        write_text(self.record(step), json.dumps(attrs.asdict(record), indent=2) + "\n")
+        if record.row is not None and record.row.artifact is not None:
+            written += files_in(self.path / record.row.artifact)
+        sums = {path.relative_to(self.path).as_posix(): sha256(path) for path in written}
+        write_json(self.record(step), attrs.asdict(attrs.evolve(record, files=sums)))
 
     def tidy(self, step: str, results: Results) -> None:
         """What follows from a finished step: the table, and no epoch's checkpoint."""
         self.epoch(step).unlink(missing_ok=True)
-        json_name, markdown_name = _RESULTS
+        json_name, markdown_name = RESULTS
         write_text(self.path / json_name, results.to_json())
         write_text(self.path / markdown_name, results.to_markdown())
-
-    def _is_run(self) -> bool:
-        """Whether a run was started here, be it that it was killed before it stored its recipe."""
-        try:
-            started = (self._started() or {}).get(_RUN) == FORMAT
-        except DataError:  # somebody else's file of that name
-            return False
-        names = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
-        return started and (_RECIPE in names or names <= {_LOCK, _ENVIRONMENT})
-
-    def _remove_leftovers(self, recipe: Any) -> None:
-        """What a killed run was writing."""
-        for folder, own in self._own_files(recipe).items():
-            remove_leftovers(folder, own)
-
-    def _clear(self, recipe: Any) -> None:
-        """Removes a run's own files, and nothing else."""
-        for folder, own in self._own_files(recipe).items():
-            for name in own:
-                if name != _ENVIRONMENT:
-                    remove(folder / name)
-            if folder != self.path:
-                with contextlib.suppress(OSError):  # not there, or it holds something else
-                    folder.rmdir()
-
-    def _own_files(self, recipe: Any) -> dict[Path, list[str]]:
-        """What a run of a recipe may have written, by folder; no name leads out of it."""
-        steps = recipe.get("steps") if isinstance(recipe, dict) else None
-        written = [START]
-        deployed = []
-        for number, step in enumerate(steps if isinstance(steps, list) else [], 1):
-            pairs = step if isinstance(step, dict) else {step: None}
-            key, options = next(iter(pairs.items()), ("", None))
-            written.append(step_name(number, str(key)))
-            if key == "deploy" and isinstance(options, dict):
-                deployed.append(artifact_name(number, str(options.get("backend"))))
-        of_steps = [
-            path(name).name
-            for name in written
-            for path in (self.record, self.weights, self.packed, self.epoch)
-        ]
-        return {
-            self.path / "steps": of_steps,
-            self.deployed: [name for name in deployed if Path(name).name == name],
-            self.path: [*_RESULTS, _RECIPE, _ENVIRONMENT],
-        }
 
 
 START = "00-model"
@@ -279,62 +300,40 @@ def artifact_name(number: int, backend: str) -> str:
     return step_name(number, backend.replace(":", "-"))
 
 
-def packed_file(path: Path | str) -> Path:
+def steps_of(recipe: Any) -> list[tuple[str, Any]]:
+    """The key and the options of each step of a recipe, as it was read back, of whatever shape."""
+    steps = recipe.get("steps") if isinstance(recipe, dict) else None
+    pairs = [
+        next(iter(step.items()), ("", None)) if isinstance(step, dict) else (step, None)
+        for step in (steps if isinstance(steps, list) else [])
+    ]
+    return [(str(key), options) for key, options in pairs]
+
+
+def packed_file(path: Path | str) -> tuple[Path, tuple[str, ...]]:
     """The packed model of a run: its last one, or that of the step whose checkpoint is given.
 
+    Returns:
+        The file, and what a user should hear, a sentence each.
+
     Raises:
-        DataError: There is none: no run, or no quantized model in it; or it was changed.
+        DataError: There is none: no run, or no quantized model in it; or something was lost or
+            changed.
     """
     path = Path(path)
-    steps = path / "steps" if path.is_dir() else path.parent
-    if not path.exists() or not steps.is_dir():
+    folder = RunFolder(path if path.is_dir() else path.parent.parent)
+    recipe = folder.stored_recipe() if path.exists() else None
+    if recipe is None:
         raise DataError(f"There is no run at {path}.")
-    folder = RunFolder(steps.parent)
-    step = "*" if path.is_dir() else glob.escape(path.name.partition(".")[0])
-    names = [file.stem for file in steps.glob(f"{step}.json") if file.stem[:2].isdigit()]
-    for name in sorted(names, key=_number, reverse=True):
-        record, packed = folder.finished(name), folder.packed(name)
-        if record is not None and packed.name in record.files:
-            check_sums(steps, {packed.name: record.files[packed.name]}, _START_AGAIN)
-            return packed
-    raise DataError(f"{path} holds no quantized model that could be packed.")
-
-
-def _number(step: str) -> int:
-    digits = step.partition("-")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else -1
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        content, _ = plain_yaml.load(read_text(path), str(path))
-    except RecipeError as error:
-        raise DataError(str(error)) from error
-    return content
-
-
-def _with_newer_options(recipe: Any) -> Any:
-    """A stored recipe with the options that its techniques have got since, at their defaults."""
-    try:
-        stored = structure(Source(_RECIPE, recipe, {}, Path()))
-        return to_plain(resolve(stored, imports=False).recipe)
-    except MicronetError:
-        return recipe
-
-
-def _changes(old: Any, new: Any, at: str = "") -> list[str]:
-    """Where two recipes differ, in words."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        pairs = [(key, old.get(key), new.get(key)) for key in keys]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
-    else:
-        return [] if old == new else [f"{at} was {_short(old)}, is now {_short(new)}"]
-    return [change for key, a, b in pairs for change in _changes(a, b, f"{at}.{key}".lstrip("."))]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} entries"
-    return json.dumps(value)
+    keys = [key for key, _ in steps_of(recipe)]
+    names = [step_name(number, key) for number, key in enumerate(keys, 1)]
+    names = names if keys[:1] == ["train"] else [START, *names]
+    done = names[: len(folder.records(names))]
+    if not path.is_dir():
+        done = [name for name in done if name == path.name.partition(".")[0]]
+    packed = folder.packed_after(done)
+    if packed is None:
+        raise DataError(f"{path} holds no quantized model that could be packed.")
+    if path.is_dir() and done != names:
+        return packed, (f"{path} is not finished: this is its model after {done[-1]}.",)
+    return packed, ()

@@ -17,6 +17,7 @@ from micronet.plain import structured
 from micronet.pruning import Kept, PruningPlan, apply_plan
 from micronet.recipe import Fuse, Prune, Quantize, Recipe, to_plain
 from micronet.recipe.file import Source, structure
+from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import resolve_structure
 from micronet.storage.packing import fill_packed, read_packed
 from micronet.storage.pruned import recipe_in
@@ -120,9 +121,10 @@ _LARGEST, _CHANNELS = 2**28, 2**20
 
 def _build(told: _Structure, path: Path, builder: Builder | None) -> nn.Module:
     recipe = _recipe(told.recipe)
-    resolved = resolve_structure(recipe, imports=False)
+    resolved = resolve_structure(recipe)
     if builder is not None:
         resolved = attrs.evolve(resolved, build_model=builder)
+    refuse_unnamed(f"{path}", resolved.build_model)
     try:
         model = start_model(resolved)
         for start in told.start:

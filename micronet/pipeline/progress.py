@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from micronet.deployment.timing import MARK
+from micronet.errors import printable
 from micronet.pipeline.results import Row
 
 
@@ -56,7 +57,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self.enabled:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def done(self, title: str, row: Row | None, seconds: float) -> None:
         """The line that a finished step leaves."""

@@ -15,6 +15,8 @@ from micronet.pipeline.context import Context
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
 from micronet.pipeline.folder import Record, RunFolder
+from micronet.pipeline.opening import check_folder, open_folder
+from micronet.pipeline.own_runs import key_file
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.results import Results, whole_layers
 from micronet.pipeline.steps import take_step
@@ -63,6 +65,8 @@ def run(
         accelerator.wait_for_everyone()
         sets = checked_sets(resolved.load_data(), resolved.recipe.data.name)
         context = Context(resolved, folder, accelerator, *sets).checked()
+        if main:
+            folder.check_files(context.names())
         faults = Faults()
         for key, fault in faults_of_model(resolved, context.example_inputs[0]):
             faults.add(Nowhere().error(key, fault))
@@ -89,13 +93,26 @@ def _open(
         weights=resolved.weights,
         ignored=ignored_variables(cpu=cpu),
     )
-    before = None if fresh else folder.environment()
+    check_folder(folder)
+    start = None if fresh else folder.start()
+    before = None if start is None else start.environment
     if before is not None and before.get("weights", here["weights"]) != here["weights"]:
         raise RunError(
             f"{folder.path} holds a run that began with other weights: {resolved.weights} has "
             f"changed. Use --fresh to start again, or another --out."
         )
-    folder.open(to_plain(resolved.recipe), here, fresh=fresh)
+    own = start is None or folder.is_own()
+    open_folder(folder, to_plain(resolved.recipe), here, fresh=fresh)
+    if not own:
+        reporter.say(
+            "This run was started by somebody else or on another machine; what its finished "
+            "steps left is taken as it is."
+        )
+    if resolved.code and not folder.is_own():
+        reporter.say(
+            f"{key_file() or 'A key'} can't be kept, so this run bears no signature; other "
+            f"commands will ask for {' and '.join(resolved.code)} again."
+        )
     if before is not None and (differences := changed(before, here)):
         reporter.say(
             f"This run goes on under other conditions, so it may not end with the same bits; "
@@ -149,9 +166,8 @@ _NAMED = 5
 
 
 def _results(context: Context) -> Results:
-    names = [context.name(index) for index in range(-1, len(context.steps))]
-    records = [context.folder.finished(name) for name in names]
-    return Results([record.row for record in records if record is not None and record.row])
+    records = context.folder.records(context.names())
+    return Results([record.row for record in records if record.row])
 
 
 def _title(context: Context, index: int) -> str:

@@ -13,6 +13,7 @@ from micronet import registry
 from micronet.errors import DataError, NothingPrunedError, OptionError, PruningError
 from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
+from micronet.storage.files import replacing
 from micronet.training.loop import accuracy
 
 
@@ -45,7 +46,13 @@ class Sensitivities:
 
 
 def sensitivities(
-    run: Path | str, pruner: str, fractions: Sequence[float], *, cpu: bool = False
+    run: Path | str,
+    pruner: str,
+    fractions: Sequence[float],
+    *,
+    cpu: bool = False,
+    model: str | None = None,
+    data: str | None = None,
 ) -> Sensitivities:
     """Prunes each layer of a run's last float model alone.
 
@@ -54,17 +61,20 @@ def sensitivities(
         pruner: A pruner with the options `percent` and `keep`.
         fractions: What to remove from each layer, above 0 and at most 0.95.
         cpu: Stay on the CPU where there is a GPU.
+        model: As `micronet.pipeline.context.open_run` takes it.
+        data: The same.
 
     Raises:
         DataError: There is no run, or no float model in it.
         OptionError: A fraction is not allowed, or the pruner has no such options.
         PruningError: No layer can be pruned.
     """
-    context, index = _last_float(run, cpu=cpu)
-    model = context.model_after(index).cpu()
-    before = _accuracy(context, model)
+    context = open_run(run, cpu=cpu, model=model, data=data)
+    index = _last_float(context)
+    unpruned = context.model_after(index).cpu()
+    before = _accuracy(context, unpruned)
     whole = _pruner(pruner, fractions[0])
-    groups = whole.groups(model, context.example_inputs)
+    groups = whole.groups(unpruned, context.example_inputs)
     if not groups:
         raise PruningError(f"The pruner {pruner} can prune no layer of {run}.")
     found = []
@@ -74,7 +84,7 @@ def sensitivities(
         for fraction in fractions:
             alone = _pruner(pruner, fraction, others)
             try:
-                pruned = alone.prune(model, context.example_inputs).model
+                pruned = alone.prune(unpruned, context.example_inputs).model
             except NothingPrunedError:  # so small a fraction of so few channels
                 accuracies[fraction] = before
             else:
@@ -102,22 +112,22 @@ def plot(found: Sensitivities, file: Path | str) -> None:
         axes.plot(*zip(*points, strict=True), marker="o", label=", ".join(group.layers))
     axes.set(xlabel="fraction of the layer's channels removed", ylabel="accuracy")
     figure.legend(loc="outside right upper", fontsize="small")
-    figure.savefig(file)
+    with replacing(file) as temporary:  # `file` may be a link out of the run
+        figure.savefig(temporary, format="png")
 
 
-def _last_float(run: Path | str, *, cpu: bool) -> tuple[Context, int]:
-    """A run's context, and its last finished step that leaves a float model."""
-    context = open_run(run, cpu=cpu)
-    folder = context.folder
-    index = -1
-    for position, step in enumerate(context.steps):
-        kept = isinstance(step, (Train, Prune, Evaluate))
-        if not kept or folder.finished(context.name(position)) is None:
-            break
-        index = position
-    if index < 0 and folder.finished(context.name(index)) is None:
-        raise DataError(f"{run} has no finished step with a float model yet.")
-    return context, index
+def _last_float(context: Context) -> int:
+    """A run's last finished step that leaves a float model."""
+    changing = (
+        position
+        for position, step in enumerate(context.steps)
+        if not isinstance(step, (Train, Prune, Evaluate))
+    )
+    finished = context.first + len(context.folder.records(context.names())) - 1
+    index = min(finished, next(changing, len(context.steps)) - 1)
+    if index < context.first:
+        raise DataError(f"{context.folder.path} has no finished step with a float model yet.")
+    return index
 
 
 def _pruner(name: str, percent: float, keep: tuple[str, ...] = ()) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from micronet.recipe import (
     Quantize,
     Train,
 )
-from micronet.storage.weights import fill, load_training_state, save_training_state
+from micronet.storage.epochs import load_epoch, save_epoch
+from micronet.storage.weights import fill
 from micronet.techniques import Pruner, Quantizer
 from micronet.training.batch_norms import measure_statistics
 from micronet.training.loop import TrainingOptions, read, train
@@ -56,7 +58,7 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
 
     def save(state: TrainingState) -> None:
         if context.accelerator.is_main_process:
-            save_training_state(attrs.asdict(state, recurse=False), checkpoint)
+            save_epoch(attrs.asdict(state, recurse=False), checkpoint)
 
     regularize = None
     if step.sparsity is not None:
@@ -72,7 +74,7 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         accelerator=context.accelerator,
         seed=context.seed(index),
         regularize=regularize,
-        resume=_resumed(checkpoint, model) if checkpoint.exists() else None,
+        resume=_resumed(checkpoint, model) if os.path.lexists(checkpoint) else None,
         on_epoch=save,
         on_batch=bar.update,
     )
@@ -82,10 +84,14 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
 def _resumed(checkpoint: Path, model: nn.Module) -> TrainingState:
     """An epoch's checkpoint, which must fit the model."""
     try:
-        state = TrainingState(**load_training_state(checkpoint))
+        state = TrainingState(**load_epoch(checkpoint))
         fill(model, state.model, checkpoint)
+    except DataError as error:
+        raise DataError(f"{error} Without it the step begins anew.") from error
     except (TypeError, AttributeError) as error:
-        raise DataError(f"{checkpoint} is no checkpoint: {error}. Use --fresh.") from error
+        raise DataError(
+            f"{checkpoint} is no checkpoint: {error}. Without it the step begins anew."
+        ) from error
     return state
 
 

@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.pipeline.context import Context, open_run
+from micronet.pipeline.context import Context, open_run, renamed
 from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
 from micronet.pipeline.packed import load_packed, packed_recipe, pruned_recipe
 from micronet.quantization import is_ready
-from micronet.recipe import Named, Recipe
-from micronet.recipe.resolution import resolve_data, resolve_structure
+from micronet.recipe import Recipe
+from micronet.recipe.own_code import refuse_unnamed
+from micronet.recipe.resolution import DATA, MODEL, resolve_data, resolve_structure
 from micronet.storage.pruned import load_pruned, plans_in
 from micronet.training.accelerator import make_accelerator
 
@@ -33,6 +34,7 @@ class Stored:
         float_model: The float model that it came from; `None` for a file.
         sets: Training and test set.
         accelerator: Where it runs.
+        remarks: What a user should hear, a sentence each.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Stored:
     float_model: nn.Module | None
     sets: Sets
     accelerator: Accelerator
+    remarks: tuple[str, ...] = ()
 
     @property
     def example_inputs(self) -> tuple[Tensor, ...]:
@@ -65,8 +68,8 @@ def find(
             `micronet pack`, or of `save_pruned`.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
-        model: The user's own callable, where that makes the model of such a file.
-        data: The same for its data.
+        model: What makes the model, as `open_run` takes it; for a file the same.
+        data: As `open_run` takes it.
 
     Raises:
         DataError: There is none, or its quantizers have seen no data yet.
@@ -76,18 +79,18 @@ def find(
     step = path.name.partition(".")[0]
     run = path if path.is_dir() else path.parent.parent
     if path.is_dir() or (path.parent.name == "steps" and (run / "recipe.yaml").is_file()):
-        if model or data:
-            raise DataError(f"{path} is in a run, whose recipe names the model and the data.")
-        context = open_run(run, cpu=cpu, sets=sets)
+        context = open_run(run, cpu=cpu, sets=sets, model=model, data=data)
         stored = _in_run(context, None if path.is_dir() else step, path)
     elif path.is_file():
         recipe = _recipe_in(path, model, data)
-        named = _named(recipe.data, data)
-        load = resolve_data(named, imports=data is not None)
-        sets = sets or checked_sets(load(), named.name)
+        recipe = attrs.evolve(
+            recipe, model=renamed(recipe.model, model), data=renamed(recipe.data, data)
+        )
+        builder = resolve_structure(recipe, trusted=[MODEL] if model else []).build_model
+        load = resolve_data(recipe.data, trusted=[DATA] if data else [])
+        refuse_unnamed(f"{path}", builder, *(() if sets else (load,)))
+        sets = sets or checked_sets(load(), recipe.data.name)
         accelerator = make_accelerator(cpu=cpu)
-        own = attrs.evolve(recipe, model=_named(recipe.model, model), steps=())
-        builder = resolve_structure(own, imports=model is not None).build_model
         pruned = bool(plans_in(path))
         loaded = load_pruned(builder, path).eval() if pruned else load_packed(path, builder)
         loaded = loaded.to(accelerator.device)
@@ -96,7 +99,7 @@ def find(
         classes = check_model(loaded, recipe.model.name, images)
         stored = attrs.evolve(stored, sets=with_classes(sets, classes))
     else:
-        raise DataError(f"There is no run, checkpoint, packed or pruned model at {path}.")
+        raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):
         raise DataError(f"{path}: the model's quantizers have seen no data yet; take a later step.")
     return stored
@@ -117,22 +120,20 @@ def _recipe_in(path: Path, model: str | None, data: str | None) -> Recipe:
     return Recipe(model=model, data=data, steps=())
 
 
-def _named(told: Named, given: str | None) -> Named:
-    """What a file names, or what is given in its place; the file's options are for its own name."""
-    return told if given in (None, told.name) else Named(given)
-
-
 def _in_run(context: Context, step: str | None, path: Path) -> Stored:
     """A run's model after a step, or after the last one that is finished."""
+    count = len(context.folder.records(context.names()))
     finished = [
         index
-        for index in range(-1, len(context.steps))
-        if context.folder.finished(context.name(index)) is not None
-        and step in (None, context.name(index))
+        for index in range(context.first, context.first + count)
+        if step in (None, context.name(index))
     ]
     if not finished:
         raise DataError(f"{path} is no finished step of a run that leaves a model.")
     name = context.name(finished[-1])
+    remarks: tuple[str, ...] = ()
+    if step is None and finished[-1] + 1 < len(context.steps):
+        remarks = (f"{path} is not finished: this is its model after {name}.",)
     return Stored(
         context.folder.record(name),
         context.folder.path,
@@ -142,4 +143,5 @@ def _in_run(context: Context, step: str | None, path: Path) -> Stored:
         context.model_after(context.float_index()).eval(),
         (context.train_set, context.test_set),
         context.accelerator,
+        remarks,
     )

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from micronet.errors import DataError, PruningError
 from micronet.graph.copying import copy_of
-from micronet.plain import structured
+from micronet.plain import from_json
 
 
 @attrs.frozen
@@ -51,8 +51,8 @@ class PruningPlan:
     def from_json(cls, text: str) -> PruningPlan:
         """Raises DataError where it is no plan."""
         try:
-            return cls(structured(json.loads(text), dict[str, Kept]))
-        except ValueError as error:
+            return cls(from_json(text, dict[str, Kept]))
+        except DataError as error:
             raise DataError(f"A pruning plan is damaged: {error}.") from error
 
 
@@ -74,7 +74,7 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
             elif id(layer := pruned.get_submodule(name)) not in done:
                 done[id(layer)] = layer  # a layer may have several names
                 _shrink(layer, kept, done)
-        except (AttributeError, IndexError, RuntimeError, PruningError) as error:
+        except Exception as error:  # whatever a damaged plan asks for
             raise PruningError(f"The plan does not fit the model at {name!r}: {error}") from error
     return pruned
 

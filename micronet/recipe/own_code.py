@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,53 @@ class OwnCallable(Made):
 
 
 @attrs.frozen
-class NotImported:
-    """Stands for a callable of the user's that only a file names."""
+class Unnamed:
+    """Stands for what a file alone names, and what nobody may use before the user names it too.
 
-    name: str
+    That is code of its author's, and data whose options say where to look for it.
+    """
+
+    named: Named
     role: str
 
     def __call__(self) -> Any:
+        refuse_unnamed("A file", self)
+
+    def __str__(self) -> str:
+        texts = [f"{key}: {value!r}" for key, value in self.named.options.items() if _text(value)]
+        options = f" with {', '.join(texts)}" if texts else ""
+        return f"the {self.role} {self.named.name!r}{options}"
+
+
+def refuse_unnamed(origin: str, *sources: Any) -> None:
+    """Refuses what only a file names.
+
+    Args:
+        origin: The file, and why it is not believed, as the beginning of a sentence.
+        sources: What makes a model or gives data.
+
+    Raises:
+        RecipeError: One of them is `Unnamed`; it says which options name it.
+    """
+    unnamed = [source for source in sources if isinstance(source, Unnamed)]
+    if unnamed:
+        options = " ".join(f"--{each.role} {each.named.name}" for each in unnamed)
         raise RecipeError(
-            f"The {self.role} {self.name!r} is code of its author's, which a file can name but not "
-            f"run. Name it yourself, as in --{self.role} {self.name}, if you trust it."
+            f"{origin} asks for {' and '.join(map(str, unnamed))}, which it can't choose for you. "
+            f"If you trust it, name it yourself: {options}."
         )
+
+
+def only_a_file_may_not(kind: str, named: Named) -> bool:
+    """Whether the user must name a model or data set himself: own code, or data from a place."""
+    return own_module(kind, named) is not None or (kind == "dataset" and _text(named.options))
+
+
+def _text(value: Any) -> bool:
+    """Whether there is a text in an option's value; numbers tell no place."""
+    if isinstance(value, Mapping):
+        return any(map(_text, value.values()))
+    return isinstance(value, str) or (isinstance(value, (list, tuple)) and any(map(_text, value)))
 
 
 def own_module(kind: str, named: Named | None) -> str | None:

@@ -6,7 +6,7 @@ import errno
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +38,14 @@ from micronet.recipe.draft import Draft, DraftStep
 from micronet.recipe.engines import check_engines
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source, opened, sketch
-from micronet.recipe.own_code import Made, NotImported, OwnCallable, import_callable, own_module
+from micronet.recipe.own_code import (
+    Made,
+    OwnCallable,
+    Unnamed,
+    import_callable,
+    only_a_file_may_not,
+    own_module,
+)
 from micronet.recipe.paths import path_of, shown, why_no_file
 from micronet.recipe.place import Command, Nowhere, Place
 from micronet.recipe.plain_yaml import Key
@@ -84,8 +91,17 @@ class Resolved:
         return own or self.weights is not None or self.asks_for_batch_norms
 
 
+MODEL, DATA = "model", "data"
+"""What a recipe asks for beside techniques."""
+
+
 def resolve(
-    recipe: Recipe, source: Source | None = None, *, here: bool = True, imports: bool = True
+    recipe: Recipe,
+    source: Source | None = None,
+    *,
+    here: bool = True,
+    trusted: Collection[str] = (MODEL, DATA),
+    structure_only: bool = False,
 ) -> Resolved:
     """Looks up everything that a recipe names.
 
@@ -94,8 +110,11 @@ def resolve(
         source: Where it was written, for the messages.
         here: Whether its engines must be able to run on this machine. If not, a remark tells of
             those that can't.
-        imports: Whether the user's own callables are imported. If not, they stay names, and using
-            them is refused: so is read what a file says that another may have written.
+        trusted: Whether "model" and "data" are the user's choice. If not, own callables and data
+            from a place stay names, and using them is refused: so is read what a file says that
+            another may have written.
+        structure_only: Whether all of the model's weights are replaced. A registered one then
+            fetches none.
 
     Raises:
         RecipeError: A technique, an option, a file, a callable or a distribution is missing or
@@ -105,7 +124,9 @@ def resolve(
     place = source or Nowhere()
     if not recipe.steps:
         raise place.error(("steps",), "steps must hold at least one step.")
-    return _resolved(Draft.of(recipe), place, Faults(), here=here, imports=imports)
+    return _resolved(
+        Draft.of(recipe), place, Faults(), here=here, trusted=trusted, structure_only=structure_only
+    )
 
 
 def resolve_file(
@@ -132,7 +153,8 @@ def _resolved(
     *,
     here: bool,
     labels: bool = False,
-    imports: bool = True,
+    trusted: Collection[str] = (MODEL, DATA),
+    structure_only: bool = False,
 ) -> Resolved:
     """As `resolve`; `labels` says whether those of the data must be among the model's classes."""
     all_there = _check_requirements(draft.requires, place, faults)
@@ -141,8 +163,9 @@ def _resolved(
     for key, fault in faults_in_order(draft.steps, techniques):
         faults.add(place.error(key, fault))
     remarks = check_engines(draft.steps, techniques, place, faults, here=here)
-    model, build_model = _source_of("model", draft.model, "build", place, faults, imports=imports)
-    data, load_data = _source_of("dataset", draft.data, "load", place, faults, imports=imports)
+    method = "structure" if structure_only else "build"
+    model, build_model = _source_of("model", draft.model, method, place, faults, trusted)
+    data, load_data = _source_of("dataset", draft.data, "load", place, faults, trusted)
     contents = _contents(data, place, faults)
     classes = getattr(model, "num_classes", None)
     if labels and contents and isinstance(classes, int) and contents.classes > classes:
@@ -171,27 +194,27 @@ def _resolved(
     )
 
 
-def resolve_structure(recipe: Recipe, *, imports: bool) -> Resolved:
+def resolve_structure(recipe: Recipe, *, trusted: Collection[str] = ()) -> Resolved:
     """The same for what decides a model's structure; the data is left alone, and so is the order.
 
     Args:
         recipe: From a file.
-        imports: As `resolve` takes it.
+        trusted: As `resolve` takes it.
 
     Raises:
         RecipeError: As `resolve`.
     """
     place, faults = Nowhere(), Faults()
     techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(recipe.steps))
-    _, build_model = _source_of("model", recipe.model, "build", place, faults, imports=imports)
+    _, build_model = _source_of("model", recipe.model, "structure", place, faults, trusted)
     faults.check()
     return Resolved(recipe, build_model, _no_data, techniques, weights=None)
 
 
-def resolve_data(data: Named, *, imports: bool = True) -> Callable[[], Any]:
-    """What loads a data set; raises RecipeError as `resolve`."""
+def resolve_data(data: Named, *, trusted: Collection[str] = (DATA,)) -> Callable[[], Any]:
+    """What loads a data set; takes `trusted` and raises RecipeError as `resolve`."""
     faults = Faults()
-    _, load = _source_of("dataset", data, "load", Command(), faults, imports=imports)
+    _, load = _source_of("dataset", data, "load", Command(), faults, trusted)
     faults.check()
     return load
 
@@ -258,20 +281,19 @@ def _source_of(
     method: str,
     place: Place,
     faults: Faults,
-    *,
-    imports: bool,
+    trusted: Collection[str],
 ) -> tuple[Any, Callable[[], Any]]:
     """A registered model or data set, or the user's own callable."""
-    role = "data" if kind == "dataset" else "model"
+    role = DATA if kind == "dataset" else MODEL
     key: Key = (role,)
     if named is None:
         return None, _nothing
+    if role not in trusted and only_a_file_may_not(kind, named):
+        return None, Unnamed(named, role)
     module_name = own_module(kind, named)
     if module_name is None:
         technique = _create(kind, named, key, key, place, faults)
         return technique, Made(named.name, getattr(technique, method, _nothing))
-    if not imports:
-        return None, NotImported(named.name, role)
     try:
         function = import_callable(module_name, named.name.partition(":")[2], key, place)
         inspect.signature(function).bind(**named.options)

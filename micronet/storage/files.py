@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from micronet.errors import DataError, MicronetError, refusal
-from micronet.plain import structured
+from micronet.plain import from_json, structured
 
 T = TypeVar("T")
 
@@ -111,24 +111,48 @@ def writing(path: Path | str) -> Iterator[None]:
         raise refusal(error, path, use="write") from error
 
 
-def read_text(path: Path | str) -> str:
-    """A text file's content.
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Writes a mapping for `read_json`, with a sum by which every change is noticed."""
+    text = json.dumps({**content, _SUM: sum_of_json(content)}, indent=2, allow_nan=False)
+    write_text(path, f"{text}\n")
+
+
+_SUM = "sha256"
+
+
+def sum_of_json(plain: Any) -> str:
+    """SHA-256 of what JSON keeps of a value, in hexadecimal."""
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """A file's content.
 
     Raises:
-        DataError: The system refuses it, it is no file, or no text in UTF-8.
+        DataError: The system refuses it, it is no file, or larger than the memory.
     """
     try:
-        return regular(path).read_text("utf-8")
+        return _content(path)
     except OSError as error:
         raise refusal(error, path, use="read") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} can't be read: it is not UTF-8 text.") from error
     except ValueError as error:  # a path with NUL in it
         raise DataError(f"{str(path)!r} can't be read: {error}.") from error
 
 
+def read_text(path: Path | str) -> str:
+    """A text file's content.
+
+    Raises:
+        DataError: As `read_bytes`, or it is no text in UTF-8.
+    """
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} can't be read: it is not UTF-8 text.") from error
+
+
 def read_json(path: Path | str, kind: type[T], what: str) -> T:
-    """An instance of a type from a JSON file of ours.
+    """An instance of a type from a file of `write_json`.
 
     Args:
         path: The file.
@@ -137,15 +161,34 @@ def read_json(path: Path | str, kind: type[T], what: str) -> T:
 
     Raises:
         FileNotFoundError: There is none.
-        DataError: It can't be read, or holds something else.
+        DataError: It can't be read, was changed, or holds something else.
     """
-    path = regular(path)
     try:
-        return structured(json.loads(path.read_bytes()), kind)
+        return structured(_summed(from_json(_content(path), dict[str, Any])), kind)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError, DataError) as error:
-        raise DataError(f"{path} is no readable {what}: {error}") from error
+    except (OSError, ValueError, DataError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise DataError(f"{path} is no readable {what}: {reason}.") from error
+
+
+def _summed(content: dict[str, Any]) -> dict[str, Any]:
+    if _SUM not in content:
+        raise DataError("it bears no sum, so an older micronet or somebody else wrote it")
+    if content.pop(_SUM) != sum_of_json(content):
+        raise DataError("it was changed since it was written")
+    return content
+
+
+def _content(path: Path | str) -> bytes:
+    """A file's content; what the system refuses passes as its own error."""
+    path = regular(path)
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path} can't be read: it is a link that leads nowhere.")
+    try:
+        return path.read_bytes()
+    except MemoryError as error:
+        raise DataError(f"{path} can't be read: it is larger than the memory.") from error
 
 
 def regular(path: Path | str) -> Path:

@@ -18,9 +18,9 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.plain import structured
+from micronet.plain import from_json, structured
 from micronet.quantization.convert import StoredWeight, convert
-from micronet.storage.files import regular, write_bytes
+from micronet.storage.files import regular, sum_of_json, write_bytes
 
 _METADATA = "micronet.packed"
 BINARY, TERNARY = 1, 1.5
@@ -96,8 +96,9 @@ def save_packed(
             }
         elif not (_implied(key) or (leaf == "zero_point" and not tensor.any())):
             tensors[key] = tensor.detach().cpu().contiguous().numpy()
-    content = {"codes": index, "structure": structure, "sha256": _sum(tensors)}
-    write_bytes(path, save(tensors, metadata={_METADATA: json.dumps(content)}))
+    content = {"codes": index, "structure": structure}
+    summed = {**content, "sha256": _sum(tensors, content)}
+    write_bytes(path, save(tensors, metadata={_METADATA: json.dumps(summed)}))
 
 
 @attrs.frozen
@@ -142,16 +143,19 @@ def read_packed(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any] | N
         if _METADATA not in metadata:
             reason = "it holds tensors, and no model; see micronet pack"
             raise DataError(reason)  # noqa: TRY301 (told as the others are)
-        content = structured(json.loads(metadata[_METADATA]), _Content)
+        told = from_json(metadata[_METADATA], dict[str, Any])
+        content = structured(told, _Content)
+        arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+        if _sum(arrays, {key: told[key] for key in told if key != "sha256"}) != content.sha256:
+            reason = "it was changed since it was written"
+            raise DataError(reason)  # noqa: TRY301
         _unpack_all(tensors, content)
-    except (OSError, SafetensorError, ValueError, RecursionError, DataError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, DataError) as error:
         raise DataError(f"{path} is no readable packed model: {error}.") from error
     return tensors, content.structure
 
 
 def _unpack_all(tensors: dict[str, Tensor], content: _Content) -> None:
-    if _sum({key: tensor.numpy() for key, tensor in tensors.items()}) != content.sha256:
-        raise DataError("its tensors were changed since it was written")
     for key, how in content.codes.items():
         if key not in tensors:
             raise DataError(f"it lacks {key!r}")
@@ -160,8 +164,8 @@ def _unpack_all(tensors: dict[str, Tensor], content: _Content) -> None:
         tensors[key] = unpack(tensors[key].numpy(), how.bits, how.shape, dtype)
 
 
-def _sum(tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
+def _sum(tensors: Mapping[str, NDArray[Any]], content: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(sum_of_json(content).encode())
     for key in sorted(tensors):
         array = np.ascontiguousarray(tensors[key])
         digest.update(f"{key} {array.dtype} {array.shape}".encode())

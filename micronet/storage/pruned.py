@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from micronet.errors import DataError
-from micronet.plain import structured
+from micronet.plain import from_json
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.storage.files import regular, write_bytes
 from micronet.storage.plans import read_plans, write_plans
@@ -119,8 +119,8 @@ def recipe_in(path: Path | str) -> dict[str, Any] | None:
     try:
         if _RECIPE not in metadata:
             return None
-        return structured(json.loads(metadata[_RECIPE]), dict[str, Any])
-    except (ValueError, RecursionError, DataError) as error:
+        return from_json(metadata[_RECIPE], dict[str, Any])
+    except DataError as error:
         raise DataError(f"{path} holds no recipe that can be read: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ import attrs
 
 from micronet.errors import DataError, DeployError, MicronetError
 from micronet.plain import structured
-from micronet.storage.files import check_sums, read_json, sha256, write_text
+from micronet.storage.files import check_sums, read_json, sha256, write_json
 from micronet.techniques.scheme import Scheme
 from micronet.techniques.signature import Signature
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 CARD = "artifact.json"
 """The file in an artifact's folder that says what the others are."""
+FLOAT = "float"
+"""Folder of the float model's artifact, in the folder of the deployed model."""
 
 
 @attrs.frozen
@@ -74,34 +75,29 @@ class Artifact:
         files = (self.file, *self.more_files)
         written = attrs.evolve(self, sums={name: sha256(self.directory / name) for name in files})
         card = attrs.asdict(written, filter=attrs.filters.exclude("directory"))
-        write_text(self.directory / CARD, json.dumps(card, indent=2) + "\n")
+        write_json(self.directory / CARD, card)
 
     @classmethod
     def read(cls, directory: Path | str) -> Artifact:
         """The artifact in a folder.
 
         Raises:
-            DeployError: There is none, its card can't be read, or an older micronet wrote it.
+            DeployError: There is none, or its card can't be read, was changed, or is an older
+                micronet's.
         """
         directory = Path(directory)
         try:
             card = read_json(directory / CARD, dict[str, Any], "card")
+            return structured({**card, "directory": str(directory)}, cls)
         except FileNotFoundError as error:
             raise DeployError(
                 f"{directory} holds no readable artifact: there is no {CARD}."
             ) from error
         except DataError as error:
-            raise DeployError(f"{directory} holds no readable artifact: {error}") from error
-        says_less = isinstance(card.get("signature"), dict) or "input_shape" in card
-        if "sums" not in card and says_less:
             raise DeployError(
-                f"{directory} was written by an older micronet, whose card says less of the model "
-                f"and its files; deploy the model again."
-            )
-        try:
-            return structured({**card, "directory": str(directory)}, cls)
-        except DataError as error:
-            raise DeployError(f"{directory} holds no readable artifact: {error}.") from error
+                f"{directory} holds no readable artifact: {str(error).rstrip('.')}. Deploy the "
+                f"model again."
+            ) from error
 
     def check_files(self) -> None:
         """Raises a DeployError where an engine's file is not as it was written."""

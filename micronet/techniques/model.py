@@ -18,3 +18,11 @@ class Model(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """The network, float32 on the CPU, initialised from torch's global random state."""
+
+    def structure(self) -> nn.Module:
+        """The same network with any weights, which others take the place of.
+
+        A model whose `build` fetches or reads weights overrides this: opening a run or a packed
+        file calls it, and must neither need a network nor let a file choose what is fetched.
+        """
+        return self.build()

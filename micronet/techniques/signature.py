@@ -11,7 +11,7 @@ import attrs
 
 from micronet import structure
 from micronet.errors import DataError, DeployError
-from micronet.plain import structured
+from micronet.plain import from_json, structured
 from micronet.structure import Nest
 
 if TYPE_CHECKING:
@@ -186,10 +186,7 @@ class Signature:
     @classmethod
     def from_json(cls, text: str) -> Signature:
         """Raises DataError where it is no signature."""
-        try:
-            return cls.from_plain(json.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"it is no JSON: {error}") from error
+        return from_json(text, cls)
 
 
 def _values(tree: Any, given: Any) -> list[Any]:

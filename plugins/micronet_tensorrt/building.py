@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from micronet.errors import DeployError
+from micronet.errors import DataError, DeployError
+from micronet.storage.files import read_bytes, write_bytes
 from micronet_tensorrt.engine_file import Platform
 from micronet_tensorrt.gpu import current, primary_context
 from micronet_tensorrt.log import collecting_logger
@@ -79,16 +80,14 @@ def timing_cache_file(platform: Platform) -> Path:
 def _use_timings(config: Any, file: Path) -> None:
     """Spares the builder to time again what it has timed before."""
     try:
-        kept = file.read_bytes()
-    except OSError:
+        kept = read_bytes(file)
+    except DataError:
         kept = b""
     if not config.set_timing_cache(config.create_timing_cache(kept), ignore_mismatch=False):
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def _keep_timings(config: Any, file: Path) -> None:
-    from micronet.storage.files import write_bytes
-
     try:
         write_bytes(file, bytes(config.get_timing_cache().serialize()))
     except OSError:  # a home that can't be written to costs time, not the engine

@@ -14,8 +14,9 @@ from typing import Any
 
 import attrs
 
-from micronet.errors import DeployError
-from micronet.storage.files import regular, replacing
+from micronet.errors import DataError, DeployError
+from micronet.plain import from_json
+from micronet.storage.files import read_bytes, replacing
 from micronet_tensorrt.profile import Profile
 
 _MAGIC = b"micronet tensorrt 2\n"
@@ -82,9 +83,9 @@ class EngineFile:
             DeployError: It is no such file, or not whole.
         """
         try:
-            content = regular(path).read_bytes()
-        except OSError as error:
-            raise DeployError(f"{path} can't be read: {error.strerror}.") from error
+            content = read_bytes(path)
+        except DataError as error:
+            raise DeployError(str(error)) from error
         if not content.startswith(_MAGIC):
             raise DeployError(
                 f"{path} is no engine that micronet wrote: its first bytes are others."
@@ -92,11 +93,11 @@ class EngineFile:
         start = len(_MAGIC) + _LENGTH_BYTES
         end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
         try:
-            header: dict[str, Any] = json.loads(content[start:end])
+            header = from_json(content[start:end], dict[str, Any])
             written, plan = header.pop("plan"), content[end:]
             if (written["bytes"], written["crc32"]) != (len(plan), zlib.crc32(plan)):
                 raise DeployError(f"{path} is damaged: its plan is not the one that was written.")
             profiles = {name: Profile(**each) for name, each in header["profiles"].items()}
             return cls(Platform(**header["platform"]), profiles, plan)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (DataError, KeyError, TypeError, AttributeError) as error:
             raise DeployError(f"{path} is damaged: its header can't be read: {error}.") from error

@@ -39,26 +39,37 @@ class TorchvisionModel(Model):
     )
 
     def build(self) -> nn.Module:
+        fresh = self.structure()
         if self.weights is None:
-            return self._fresh()
+            return fresh
         model = self._trained(self.weights)
-        fresh = self._fresh()
         for name, module in fresh.named_modules():
             if _shapes(module) != _shapes(model.get_submodule(name)):
                 model.set_submodule(name, module)
         return model
 
-    def _fresh(self) -> nn.Module:
+    def structure(self) -> nn.Module:
         from torchvision.models import get_model
 
         options: dict[str, Any] = {}
         if self.architecture in _WITH_AUXILIARY_LOGITS:
             options = {"aux_logits": False, "init_weights": True}
+        if self.weights is not None:
+            options |= self._options_of(self.weights)
         fresh: nn.Module = get_model(self.architecture, num_classes=self.num_classes, **options)
         return fresh
 
-    def _trained(self, weights: str) -> nn.Module:
-        from torchvision.models import get_model, get_model_weights
+    def _options_of(self, weights: str) -> dict[str, Any]:
+        """What torchvision makes of a model beside its weights: some want images of other sizes."""
+        size = self._known(weights).meta["min_size"]
+        if self.architecture in _WITH_AUXILIARY_LOGITS:
+            return {"transform_input": True}
+        if self.architecture.startswith("vit_"):
+            return {"image_size": size[0]}
+        return {"input_size": size} if self.architecture == "maxvit_t" else {}
+
+    def _known(self, weights: str) -> Any:
+        from torchvision.models import get_model_weights
 
         known = get_model_weights(self.architecture).__members__
         if weights not in known:
@@ -67,12 +78,18 @@ class TorchvisionModel(Model):
                 f"{nearest(weights, known)} Allowed: {listed(known)}.",
                 "weights",
             )
+        return known[weights]
+
+    def _trained(self, weights: str) -> nn.Module:
+        from torchvision.models import get_model
+
+        known = self._known(weights)
         try:
-            model: Any = get_model(self.architecture, weights=known[weights], progress=False)
+            model: Any = get_model(self.architecture, weights=known, progress=False)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"The weights {weights} of {self.architecture} could not be fetched ({error}). Put "
-                f"{known[weights].url} into torch's hub folder, or run once where there is a "
+                f"{known.url} into torch's hub folder, or run once where there is a "
                 f"network."
             ) from error
         if self.architecture in _WITH_AUXILIARY_LOGITS:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from micronet.errors import DeployError
+from micronet.storage.files import write_json
 from micronet.structure import Nest
 from micronet.techniques import Artifact, Signature, TensorSpec
 
@@ -37,7 +38,9 @@ def test_a_card_says_what_the_model_takes_and_gives_and_a_folder_may_be_text(tmp
 def test_an_older_card_is_refused_in_one_sentence(tmp_path):
     card = {"backend": "any", "file": "f", "input_shape": [1, 3, 8, 8], "engine": "any 1"}
     (tmp_path / "artifact.json").write_text(json.dumps(card))
-    with pytest.raises(DeployError, match=r"written by an older micronet.*deploy the model again"):
+    with pytest.raises(
+        DeployError, match=r"an older micronet or somebody else wrote it. Deploy the model"
+    ):
         Artifact.read(tmp_path)
 
 
@@ -64,8 +67,9 @@ def test_files_that_were_changed_lost_or_lie_elsewhere_are_refused(tmp_path):
     with pytest.raises(DeployError, match=r"model\.bin can't be read: No such file"):
         Artifact.read(folder).check_files()
     card = json.loads((folder / "artifact.json").read_text())
+    del card["sha256"]
     card |= {"file": "../other.bin", "sums": {"../other.bin": "0"}}
-    (folder / "artifact.json").write_text(json.dumps(card))
+    write_json(folder / "artifact.json", card)
     with pytest.raises(DeployError, match=r"names a file outside of it, \.\./other\.bin"):
         Artifact.read(folder).check_files()
 
@@ -113,10 +117,11 @@ def test_a_damaged_card_is_one_sentence(tmp_path, damage):
                 "output": card["signature"]["outputs"],
             }
             sides.get(side, card)[name or key] = value
-        damage = json.dumps(card)
-    file.write_text(damage)
-    with pytest.raises(
-        DeployError, match=r"holds no readable artifact|an older micronet"
-    ) as caught:
+        del card["sha256"]
+        write_json(file, card)
+    else:
+        file.write_text(damage)
+    with pytest.raises(DeployError, match="holds no readable artifact") as caught:
         Artifact.read(tmp_path)
+    assert isinstance(damage, str) or "was changed" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -75,6 +75,7 @@ MakeProject = Callable[[Path], Project]
 @pytest.fixture(scope="session")
 def make_project(forked_micronet: Callable[..., CliResult]) -> MakeProject:
     def make(folder: Path) -> Project:
+        folder.mkdir(exist_ok=True)
         shutil.copy(HERE / "tiny.py", folder)
         project = Project(folder, forked_micronet)
         project.write_recipe(*STEPS)

@@ -1,6 +1,12 @@
 """A run that was killed, anywhere, goes on as if nothing had happened."""
 
+import itertools
+import random
+import time
+
 import pytest
+
+KILLS = 100
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,35 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(project, whole_run
 
     assert project.weights() == whole_run.weights()
     assert project.rows() == whole_run.rows()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_hundred_kills_at_random_moments_change_no_bit(
+    make_project, whole_deployed_run, tmp_path
+):
+    def new_project():
+        project = make_project(tmp_path / str(next(numbers)))
+        project.write_longer_recipe("deploy")
+        return project
+
+    chance, numbers = random.Random(0), itertools.count()
+    start = time.monotonic()
+    assert new_project().run().returncode == 0
+    duration = time.monotonic() - start
+    kills = runs = 0
+    while kills < KILLS:
+        project, status = new_project(), -9
+        while status == -9:
+            result = project.run(KILLED_AFTER=str(chance.uniform(0, duration)))
+            status = result.returncode
+            kills += status == -9
+        assert status == 0, result.stderr
+        assert project.weights() == whole_deployed_run.weights()
+        assert project.rows() == whole_deployed_run.rows()
+        assert project.files() == whole_deployed_run.files()
+        runs += 1
+    print(f"{kills} kills, {runs} runs, all with the same bits")
 
 
 def test_the_same_recipe_in_another_folder_ends_with_the_same_bits(project, whole_run):

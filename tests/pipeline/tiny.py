@@ -3,11 +3,14 @@
 MISHAP says what: a key of `_MISHAPS`. MISHAP_AT says when: `image 400` is when
 the 400th training image is read; `within F 1`, `before F 1` and `after F 1` are when the file (or
 folder) F is written for the first time: half written, written under its temporary name, renamed.
+KILLED_AFTER says after how many seconds the process is killed, wherever it then is.
 """
 
+import contextlib
 import os
 import resource
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -117,5 +120,17 @@ def _watch_files() -> None:
     Path.replace, Path.write_bytes = watched_replace, watched_write_bytes
 
 
+def _kill_after(seconds: float) -> None:
+    this = os.pidfd_open(os.getpid())
+    if os.fork() == 0:
+        time.sleep(seconds)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            signal.pidfd_send_signal(this, signal.SIGKILL)
+        os._exit(0)
+    os.close(this)
+
+
+if "KILLED_AFTER" in os.environ:
+    _kill_after(float(os.environ["KILLED_AFTER"]))
 if "MISHAP" in os.environ:
     _watch_files()

@@ -72,3 +72,45 @@ def test_unknown_weights_are_answered_with_those_that_exist(create):
     model = create("model", "torchvision/squeezenet1_1", weights="DEFAUT")
     with pytest.raises(OptionError, match=r"mean 'DEFAULT'\? Allowed: IMAGENET1K_V1, DEFAULT"):
         model.build()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("googlenet", "DEFAULT"),
+        ("inception_v3", "DEFAULT"),
+        ("maxvit_t", "DEFAULT"),
+        ("mobilenet_v3_small", "DEFAULT"),
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1"),
+    ],
+)
+def test_a_structure_is_that_of_the_trained_model_and_nothing_is_fetched(
+    create, monkeypatch, name, weights
+):
+    technique = create("model", f"torchvision/{name}", weights=weights)
+
+    def fetch(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
+    structure = technique.structure()
+    with pytest.raises(DataError, match="could not be fetched"):
+        technique.build()
+    fresh = {}
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: fresh)
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+    trained = technique.build()
+    shapes = {key: tensor.shape for key, tensor in trained.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in structure.state_dict().items()} == shapes
+    own = ("transform_input", "image_size")
+    kept = [getattr(trained, key, None) for key in own]
+    assert [getattr(structure, key, None) for key in own] == kept
+
+
+def test_weights_for_larger_images_are_kept_whole(create, monkeypatch):
+    known = torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1
+    trained = torchvision.models.get_model("vit_b_16", image_size=384).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: trained)
+    model = create("model", "torchvision/vit_b_16", weights=known.name, num_classes=7).build()
+    kept = [k for k, tensor in model.state_dict().items() if torch.equal(tensor, trained[k])]
+    assert len(model.state_dict()) - len(kept) == 2

@@ -221,7 +221,7 @@ def test_a_refusal_names_file_and_line(text, message):
             "r.yaml:6: quantizer 'iao' has no option 'name'.",
         ),
         (
-            "quantize:\n      quantizer: iao\n      on: true",
+            "quantize:\n      quantizer: iao\n      true: true",
             "r.yaml:6: quantizer 'iao' has no option True.",
         ),
         (
