@@ -99,7 +99,9 @@ def message_of(error: BaseException) -> str:
     """What an error says; nothing if its author's `__str__` raises one itself."""
     try:
         return str(error).strip()
-    except Exception:  # whatever its author's code raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever its author's code raises
         return ""
 
 

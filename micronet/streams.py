@@ -66,7 +66,7 @@ def stdout_on_stderr() -> Iterator[None]:
     _open_missing()
     if sys.stdout is not None:
         sys.stdout.flush()
-    kept = os.dup(_STDOUT)
+    kept, kept_stderr = os.dup(_STDOUT), os.dup(_STDERR)
     os.dup2(_STDERR, _STDOUT)
     try:
         with contextlib.redirect_stdout(_lossy(_STDERR)):  # its own: a wrapper may close it
@@ -75,8 +75,9 @@ def stdout_on_stderr() -> Iterator[None]:
         if sys.__stdout__ is not None:
             with contextlib.suppress(OSError, ValueError):  # full, or closed by whom it was lent to
                 sys.__stdout__.flush()
-        os.dup2(kept, _STDOUT)
-        os.close(kept)
+        for copy, stream in ((kept, _STDOUT), (kept_stderr, _STDERR)):
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 def _open_missing() -> None:

@@ -15,7 +15,11 @@ _INTERRUPTED = 130
 
 def _put_working_folder_last() -> None:
     """`python -m` puts it first, where a file in it would hide an installed module."""
-    if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 (as Python writes it)
+    try:
+        here = os.getcwd()  # noqa: PTH109 (as Python writes it)
+    except FileNotFoundError:  # somebody removed it
+        here = ""
+    if sys.path[0] in ("", here):
         sys.path.append(sys.path.pop(0))
 
 
@@ -23,6 +27,8 @@ def main() -> NoReturn:
     """Entry point of the `micronet` script."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     _put_working_folder_last()
+    if "RANK" in os.environ:  # of several, each would print torch's advice on unused layers
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         from micronet.streams import take_over
 

@@ -225,7 +225,8 @@ def _validate(
 ) -> None:
     """Check a recipe without running it, and print it with every option written out.
 
-    Tells all that is wrong with it. Your own model and data are made once, and looked at.
+    Tells all that is wrong with it. Your own model and data are made once and looked at, and every
+    step is tried on two images.
     """
     from micronet.recipe.file import dump
     from micronet.recipe.resolution import resolve_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from micronet.errors import DataError
 from micronet.pipeline.data import Sets, check_model, checked_sets, with_classes
@@ -30,8 +32,9 @@ from micronet.recipe import (
 )
 from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import DATA, MODEL, Resolved, resolve
-from micronet.storage.pruned import plans_in, restored
-from micronet.storage.weights import fill, load_state
+from micronet.storage.pruned import plans_in, pruned_as_in
+from micronet.storage.weights import fill, load_state, load_weights
+from micronet.streams import say
 from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import channels_last
 
@@ -58,7 +61,8 @@ class Context:
     def checked(self) -> Context:
         """The same, once the recipe's first model has run on its images, with labels it knows."""
         name = self.resolved.recipe.model.name
-        classes = check_model(start_model(self.resolved), name, self.example_inputs)
+        tell = say if self.accelerator.is_main_process else _no_word
+        classes = check_model(start_model(self.resolved, tell), name, self.example_inputs)
         train_set, test_set = with_classes((self.train_set, self.test_set), classes)
         return attrs.evolve(self, train_set=train_set, test_set=test_set)
 
@@ -210,12 +214,42 @@ def renamed(recorded: Named, given: str | None) -> Named:
     return recorded if given in (None, recorded.name) else Named(given)
 
 
-def start_model(resolved: Resolved) -> nn.Module:
-    """The model that a recipe begins with: a smaller one, if its weights are those of one."""
+def _no_word(_: str) -> None:
+    """Says nothing."""
+
+
+def start_model(resolved: Resolved, tell: Callable[[str], None] = _no_word) -> nn.Module:
+    """The model that a recipe begins with: a smaller one, if its weights are those of one.
+
+    Args:
+        resolved: The recipe.
+        tell: Gets a sentence where its weights have another form than the model's state_dict.
+    """
     model = resolved.build_model()
     if not isinstance(model, nn.Module):
         raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
-    return model if resolved.weights is None else restored(model, resolved.weights)
+    _check_state(model, resolved.recipe.model.name)
+    if resolved.weights is not None:
+        model = pruned_as_in(model, resolved.weights)
+        understood = load_weights(model, resolved.weights)
+        if understood is not None:
+            tell(understood)
+    return model
+
+
+def _check_state(model: nn.Module, name: str) -> None:
+    """Refuses a model whose state no file of weights can hold."""
+    for key, value in model.state_dict().items():
+        if is_lazy(value):
+            raise DataError(
+                f"model {name} has lazy layers, as {key!r} has no shape yet; call the model once "
+                f"on an image before you return it."
+            )
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"model {name} keeps {key!r} in its state_dict, a {type(value).__name__}; files of "
+                f"weights hold tensors alone."
+            )
 
 
 def reshaped(

@@ -85,9 +85,10 @@ def check_model(model: nn.Module, name: str, example_inputs: tuple[Tensor, ...])
         RunError: It raises something, or gives no logits [batch, classes].
     """
     (images,) = example_inputs
+    odd = "" if images.dtype == torch.float32 else f" of {type_of(images.dtype)}"
     with (
         evaluating(model),
-        blaming(f"model {name} fails on images {list(images.shape)}", RunError),
+        blaming(f"model {name} fails on images{odd} {list(images.shape)}", RunError),
     ):
         logits = model(images)
     if not isinstance(logits, Tensor) or logits.dim() != 2:  # noqa: PLR2004

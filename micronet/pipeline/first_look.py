@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from micronet.errors import DataError, MicronetError
 from micronet.pipeline.context import start_model
 from micronet.pipeline.data import Sets, check_model, checked_sets, highest_label
+from micronet.pipeline.rehearsal import rehearse
 from micronet.pipeline.trial import faults_of_model
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
 from micronet.recipe.own_code import OwnCallable
 from micronet.recipe.resolution import Resolved, too_few_classes
-from micronet.storage.pruned import restored
+from micronet.storage.pruned import pruned_as_in
+from micronet.storage.weights import load_weights
+from micronet.streams import say
 from micronet.techniques import Contents
+from micronet.training.accelerator import make_accelerator
 
 
 def look(resolved: Resolved, source: Source) -> None:
     """Builds the user's own model, fills it with the weights, and looks at the user's own data.
+
+    If all of them fit, every step is taken with two images.
 
     Registered data sets are not loaded, since that may take a download; what they tell of
     themselves is compared with the model. Nor are models built that bring weights of their own.
@@ -39,22 +47,38 @@ def look(resolved: Resolved, source: Source) -> None:
             model = start_model(attrs.evolve(resolved, weights=None))
     with _told(source, "weights", faults):
         if resolved.weights is not None and model is not None:
-            model = restored(model, resolved.weights)
-    images = None
+            model = pruned_as_in(model, resolved.weights)
+            understood = load_weights(model, resolved.weights)
+            if understood is not None:
+                say(f"micronet: {understood}")
+    samples = _two_of(sets, contents)
     with _told(source, "model", faults):
-        if sets is not None:
-            images = torch.stack([sets[0][index][0] for index in (0, 1)])
-        elif contents is not None:
-            images = torch.zeros(2, *contents.shape)
-        if model is not None and images is not None:
+        if model is not None and samples is not None:
+            images = torch.stack([image for image, _ in samples])
             classes = check_model(model, recipe.model.name, (images,))
             with _told(source, "data", faults):
                 _check_labels(sets, contents, classes)
     faults.check()
-    if model is not None:
-        for key, fault in faults_of_model(resolved, images):
-            faults.add(source.error(key, fault))
+    if model is None:
+        return
+    batch = None if samples is None else torch.stack([image for image, _ in samples])
+    for key, reason in faults_of_model(resolved, batch):
+        faults.add(source.error(key, reason))
     faults.check()
+    if samples is not None:
+        fault = rehearse(resolved, model, samples, make_accelerator(cpu=True, quiet=True))
+        if fault is not None:
+            raise source.error(*fault)
+
+
+def _two_of(sets: Sets | None, contents: Contents | None) -> Sequence[tuple[Tensor, Any]] | None:
+    """Two training samples; of noise where the data are not loaded, `None` where none are known."""
+    if sets is not None:
+        return [sets[0][index] for index in (0, 1)]
+    if contents is None:
+        return None
+    noise = torch.Generator().manual_seed(0)
+    return [(torch.rand(*contents.shape, generator=noise), label) for label in (0, 1)]
 
 
 def _check_labels(sets: Sets | None, contents: Contents | None, classes: int) -> None:

@@ -26,7 +26,7 @@ from micronet.recipe.faults import Faults
 from micronet.recipe.place import Nowhere
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.training.accelerator import ignored_variables, make_accelerator
-from micronet.training.loop import deterministic
+from micronet.training.loop import deterministic, lost_worker
 from micronet.training.memory import keep_freed_memory
 
 
@@ -139,8 +139,10 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         raise RunError(
             f"Step {name}: the model or a technique fails: {describe_error(error)}."
         ) from error
-    except Exception:  # a plugin, or a model, may raise anything
+    except Exception as error:  # a plugin, or a model, may raise anything
         reporter.say(f"{title}  failed")
+        if isinstance(error, RuntimeError) and (lost := lost_worker(error)) is not None:
+            raise lost from error
         raise
     if main:
         context.folder.finish(name, record)

@@ -46,7 +46,10 @@ class Samples(Dataset[tuple[Tensor, int]]):
         if isinstance(data, DataLoader):
             raise DataError(f"{name} must be a data set, got a DataLoader; give its .dataset.")
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-            raise DataError(f"{name} must have a length and indices, got {kind_of(data)}.")
+            raise DataError(
+                f"{name} must have a length and indices, got {kind_of(data)}; give it __len__ and "
+                f"__getitem__."
+            )
         with blaming(f"{name} has no length"):
             length = len(data)
         if length < 2:  # noqa: PLR2004
@@ -102,13 +105,16 @@ def _read(data: Any, index: int, name: str) -> tuple[Tensor, int]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit would end the run, StopIteration the epoch
-        raise DataError(f"{name} gives no image {index}: {describe_error(error)}.") from error
+        raise DataError(
+            f"{name} gives no image {index}{_file(data, index)}: {describe_error(error)}."
+        ) from error
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:  # noqa: PLR2004
         raise DataError(f"{name} must give (image, label), got {kind_of(sample)} at index {index}.")
     image, label = sample
     if not isinstance(image, Tensor) or not image.is_floating_point():
         raise DataError(
-            f"{name} must give (float tensor, label), got {kind_of(image)} at index {index}."
+            f"{name} must give (float tensor, label), got {kind_of(image)} at index {index}. "
+            f"{_remedy(image)}"
         )
     number = _class_number(label)
     if number is None:
@@ -117,6 +123,23 @@ def _read(data: Any, index: int, name: str) -> tuple[Tensor, int]:
             f"index {index}."
         )
     return image, number
+
+
+def _file(data: Any, index: int) -> str:
+    """The file of a sample, where a data set keeps it as torchvision's folders do."""
+    try:
+        path = data.samples[index][0]
+    except Exception:  # the user's own
+        return ""
+    return f" ({path})" if isinstance(path, str) else ""
+
+
+def _remedy(image: Any) -> str:
+    if isinstance(image, Tensor):
+        return "Give image.float() / 255." if image.dtype == torch.uint8 else "Give image.float()."
+    if isinstance(image, np.ndarray):
+        return "Give torch.from_numpy(image).float(), with the channels first."
+    return "ToTensor() of torchvision.transforms makes tensors of images."
 
 
 def _class_number(label: Any) -> int | None:

@@ -32,10 +32,6 @@ def faults_of_model(resolved: Resolved, images: Tensor | None) -> Iterator[Fault
             yet: then no training step is tried.
     """
     model = _fresh(resolved)
-    fault = _no_tensor(resolved, model)
-    if fault is not None:
-        yield ("model",), fault
-        return
     yield from _faults_of_steps(resolved, model)
     if images is not None and any(isinstance(step, Train) for step in resolved.recipe.steps):
         try:
@@ -45,17 +41,6 @@ def faults_of_model(resolved: Resolved, images: Tensor | None) -> Iterator[Fault
             fault = str(error)
         if fault is not None:
             yield ("model",), fault
-
-
-def _no_tensor(resolved: Resolved, model: nn.Module) -> str | None:
-    """What a model would save that no file of weights can hold."""
-    for key, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
-            return (
-                f"model {resolved.recipe.model.name} keeps {key!r} in its state_dict, a "
-                f"{type(value).__name__}, and files of weights hold tensors alone. Make it one."
-            )
-    return None
 
 
 def _fresh(resolved: Resolved) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from micronet.recipe import Deploy
+from micronet.recipe import Deploy, Quantize
 from micronet.recipe.draft import DraftStep
 from micronet.recipe.faults import Faults
 from micronet.recipe.place import Place
@@ -19,22 +19,27 @@ def check_engines(
     faults: Faults,
     *,
     here: bool,
+    own_model: bool,
 ) -> tuple[str, ...]:
     """Refuses a scheme that an engine can't run, and an engine that can't run here.
 
+    So is int8 of a model that nothing quantizes; one of the user's own may be so as it begins.
     A recipe that no machine can run is told so on machines without the engine too.
 
     Returns:
         Remarks on a scheme that an engine runs slowly, and on an engine that need not run here.
     """
-    scheme, remarks = None, []
+    scheme, quantized, remarks = None, own_model, []
     for index, (step, technique) in enumerate(zip(steps, techniques, strict=True)):
         if isinstance(technique, Quantizer):
             scheme = technique.scheme
+        quantized |= isinstance(step, Quantize) or step in (None, Quantize)
         if not isinstance(step, Deploy) or not isinstance(technique, DeployBackend):
             continue
         lacking, wrong = technique.available(), []
-        if scheme is not None and (reason := technique.unsuitable(scheme)):
+        if not quantized and getattr(technique, "precision", None) == "int8":
+            wrong.append("precision int8 needs a quantize step before deploy: the model is float.")
+        elif scheme is not None and (reason := technique.unsuitable(scheme)):
             wrong.append(reason)
         elif scheme is not None and not technique.is_fast(scheme):
             assert technique.fast is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from typing import Any
@@ -17,6 +18,8 @@ _TAG = "tag:yaml.org,2002:"
 _KINDS = ("str", "int", "float", "bool", "null", "seq", "map", "merge")
 _PLAIN = {_TAG + kind for kind in _KINDS}
 _NUMBERS = {f"{_TAG}int", f"{_TAG}float"}
+_DOUBTFUL = re.compile(r"[-+]?0[\dbo]\w*|.*[_:].*|yes|no|on|off", re.IGNORECASE)
+"""Numbers and truth values that YAML 1.1 and YAML 1.2 take for different values."""
 LONGEST = 1_000_000
 """Characters of a recipe."""
 _DEEPEST = 50
@@ -108,6 +111,12 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
             raise _refusal(f"a number has at most {_LONGEST_NUMBER} characters", node.start_mark)
+        if node.tag in {*_NUMBERS, f"{_TAG}bool"} and (meant := _readings(node.value)):
+            raise _refusal(
+                f"readers of YAML disagree about {node.value}; write {' or '.join(meant)}, or "
+                f"quote it as a text",
+                node.start_mark,
+            )
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, ArithmeticError) as error:
@@ -126,11 +135,24 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _yaml in (_Loader, _Dumper):
-    _yaml.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
+    for _tag, _pattern in (
+        ("float", r"([-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+|[-+]\.\d+)$"),
+        ("int", r"[-+]?0(o[0-7]+|\d+)$"),
+    ):
+        _yaml.add_implicit_resolver(_TAG + _tag, re.compile(_pattern), list("-+.0123456789"))
+
+
+def _readings(text: str) -> list[str]:
+    """The values that a doubtful scalar has in YAML 1.1 and 1.2, as both write them."""
+    if not isinstance(text, str) or not _DOUBTFUL.fullmatch(text):
+        return []
+    try:
+        values = [yaml.safe_load(text)]
+    except ValueError:  # no number in either
+        return []
+    if found := re.fullmatch(r"[-+]?0(o?)\d+", text):
+        values.append(int(text, 8 if found[1] else 10))
+    return list(dict.fromkeys(json.dumps(v) for v in values if not isinstance(v, str)))
 
 
 def _note_lines(node: yaml.Node, key: Key, lines: dict[Key, int], loader: _Loader) -> None:

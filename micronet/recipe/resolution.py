@@ -162,7 +162,8 @@ def _resolved(
     techniques = tuple(_technique(i, step, place, faults) for i, step in enumerate(draft.steps))
     for key, fault in faults_in_order(draft.steps, techniques):
         faults.add(place.error(key, fault))
-    remarks = check_engines(draft.steps, techniques, place, faults, here=here)
+    own_model = own_module("model", draft.model) is not None
+    remarks = check_engines(draft.steps, techniques, place, faults, here=here, own_model=own_model)
     method = "structure" if structure_only else "build"
     model, build_model = _source_of("model", draft.model, method, place, faults, trusted)
     data, load_data = _source_of("dataset", draft.data, "load", place, faults, trusted)
@@ -229,7 +230,8 @@ def resolve_deployment(recipe: Recipe, step: Deploy) -> tuple[DeployBackend, tup
     whole = attrs.evolve(recipe, steps=[*quantize, step])
     place, faults = Command(), Faults()
     techniques = tuple(_technique(i, each, place, faults) for i, each in enumerate(whole.steps))
-    remarks = check_engines(whole.steps, techniques, place, faults, here=True)
+    own_model = own_module("model", recipe.model) is not None
+    remarks = check_engines(whole.steps, techniques, place, faults, here=True, own_model=own_model)
     faults.check()
     backend = techniques[-1]
     assert isinstance(backend, DeployBackend)

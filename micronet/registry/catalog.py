@@ -173,12 +173,17 @@ class Catalog:
         return _install_line(offer.technique, offer.plugin)
 
     def _offers(self, kind: str, name: str) -> builtins.list[_Offer]:
-        return [
-            _Offer(technique, plugin)
-            for plugin in self.plugins
-            for technique in plugin.techniques.get(kind, ())
-            if technique.name == name
-        ]
+        return self._by_name.get((kind, name), [])
+
+    @functools.cached_property
+    def _by_name(self) -> dict[tuple[str, str], builtins.list[_Offer]]:
+        offers: dict[tuple[str, str], builtins.list[_Offer]] = {}
+        for plugin in self.plugins:
+            for kind, techniques in plugin.techniques.items():
+                for technique in techniques:
+                    offer = _Offer(technique, plugin)
+                    offers.setdefault((kind, technique.name), []).append(offer)
+        return offers
 
     def _find(self, kind: str, name: str) -> _Offer:
         _check_kind(kind)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, EntryPoint, distributions, version
 from itertools import chain
@@ -24,6 +25,7 @@ from micronet import hookspecs
 from micronet.distribution import is_impostor, own_version
 from micronet.errors import PluginError, message_of
 from micronet.hookspecs import ENTRY_POINT_GROUP
+from micronet.registry.undisturbed import undisturbed
 from micronet.streams import stdout_on_stderr
 from micronet.techniques import KINDS, Technique
 
@@ -122,7 +124,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint, blocked: set[str]) -
         _check_versions(point)
         missing = _missing(point.dist)
         start, had_torch = time.perf_counter(), "torch" in sys.modules
-        with stdout_on_stderr():
+        with stdout_on_stderr(), undisturbed():
             module = point.load()
             seconds = time.perf_counter() - start
             imports_torch = not had_torch and "torch" in sys.modules
@@ -158,8 +160,8 @@ def _techniques(manager: pluggy.PluginManager, module: object, kind: str) -> tup
                 )
             plain = (technique.name, technique.summary, technique.target, technique.extra)
             techniques.append(Technique(*plain))  # whatever its class adds or hides
-    names = [technique.name for technique in techniques]
-    if twice := {name for name in names if names.count(name) > 1}:
+    names = Counter(technique.name for technique in techniques)
+    if twice := [name for name, count in names.items() if count > 1]:
         raise PluginError(f"micronet_{kind}s names {min(twice)!r} twice")
     return tuple(techniques)
 

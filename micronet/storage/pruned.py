@@ -72,27 +72,28 @@ def load_pruned(model_factory: Callable[[], nn.Module], path: Path | str) -> nn.
         raise DataError(
             f"{path} holds no pruned model; save_pruned and the prune steps of runs write one."
         )
-    return _shrunk(model_factory(), plans, path)
+    model = _shrunk(model_factory(), plans)
+    fill(model, load_state(path), path)
+    return model
 
 
-def restored(model: nn.Module, path: Path | str) -> nn.Module:
-    """A model with a file's weights, made smaller before where the file holds a pruned one.
+def pruned_as_in(model: nn.Module, path: Path | str) -> nn.Module:
+    """A model made smaller as one that a file of weights holds, with weights of its own.
 
     Args:
-        model: The unpruned model, which may be changed.
-        path: A file as `load_state` or `load_pruned` takes it.
+        model: The unpruned model; it is the result where the file holds no pruned one.
+        path: The file.
 
     Raises:
-        DataError: As these.
-        PruningError: As `load_pruned`.
+        DataError: As `plans_in`.
+        PruningError: The file is of another model.
     """
-    return _shrunk(model, plans_in(path), path)
+    return _shrunk(model, plans_in(path))
 
 
-def _shrunk(model: nn.Module, plans: Sequence[PruningPlan], path: Path | str) -> nn.Module:
+def _shrunk(model: nn.Module, plans: Sequence[PruningPlan]) -> nn.Module:
     for plan in plans:
         model = apply_plan(model, plan)
-    fill(model, load_state(path), path)
     return model
 
 

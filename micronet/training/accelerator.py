@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from micronet.errors import RunError, blaming, listed
 
@@ -27,6 +28,9 @@ _OFF = {"", "0", "auto", "cpu", "default", "false", "no", "none"}
 """Values by which a launcher says that it asks for nothing."""
 _ONE_STEP = ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
 
+_SOME_UNUSED = DistributedDataParallelKwargs(find_unused_parameters=True)
+"""On several processes as on one, a model may have layers that a batch gives no gradient."""
+
 
 def make_accelerator(*, cpu: bool, quiet: bool = False) -> Accelerator:
     """What a model is trained and measured on, in full precision and one process or many.
@@ -42,7 +46,7 @@ def make_accelerator(*, cpu: bool, quiet: bool = False) -> Accelerator:
         RunError: It can't start, or the process has one with other settings.
     """
     with _hidden(_unheard(cpu=cpu)), blaming("Accelerate can't start", RunError):
-        accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+        accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[_SOME_UNUSED])
     ignored = ignored_variables(cpu=cpu)
     if ignored and accelerator.is_main_process and not quiet:
         told = listed(f"{name}={value}" for name, value in ignored.items())

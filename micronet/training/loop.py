@@ -134,8 +134,23 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         except MicronetError as error:
             raise DataError(_sentence(error)) from error
         except Exception as error:  # a user's data set may raise anything
-            raise DataError(f"Reading the data fails: {describe_error(error)}.") from error
+            told = f"Reading the data fails: {describe_error(error)}."
+            raise lost_worker(error) or DataError(told) from error
         yield batch
+
+
+def lost_worker(error: Exception) -> DataError | None:
+    """What to do if a process that loads data was killed.
+
+    Torch tells so at any moment, or fails to fetch what the process has left.
+    """
+    lost = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    if not lost and not isinstance(error, (OSError, EOFError)):
+        return None
+    return DataError(
+        f"Reading the data fails: {describe_error(error)}. A process that loads data may have been "
+        f"killed for lack of memory: try fewer workers, or workers: 0."
+    )
 
 
 def _sentence(error: MicronetError) -> str:

@@ -38,7 +38,7 @@ def ranks(tmp_path_factory, make_project):
     _torchrun(folder, str(Path(__file__).with_name("two_ranks.py")), str(folder))
     return {
         name: tuple(torch.load(folder / f"{name}.{rank}") for rank in (0, 1))
-        for name in ("trained", "calibrated", "refined")
+        for name in ("trained", "calibrated", "refined", "spare")
     }
 
 
@@ -50,6 +50,13 @@ def test_all_processes_end_with_the_same_weights_and_observers(ranks, name):
     assert any("observer" in key for key in first)
     differing = [key for key in first if not torch.equal(first[key], second[key])]
     assert differing == []
+
+
+def test_layers_that_get_no_gradient_stay_and_the_others_are_trained(ranks):
+    first, second = ranks["spare"]
+
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+    assert torch.equal(first["unused.weight"], first["before"])
 
 
 def test_observers_see_the_range_of_the_data_of_all_processes(ranks):
@@ -84,3 +91,4 @@ def test_a_recipe_on_two_processes_ends_in_one_table(project, whole_run):
     assert environment["ignored"] == {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
     assert result.stderr.count("Ignored, so that the environment changes no numbers") == 1
     assert result.stderr.count("[4/4] deploy onnxruntime") == 1
+    assert "find_unused_parameters" not in result.stderr

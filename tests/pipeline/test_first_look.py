@@ -119,11 +119,11 @@ def test_a_model_of_ones_own_is_compared_with_registered_data(own):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("0.weight"), "it lacks '0.weight'."),
-        (lambda state: state.update(more=torch.ones(1)), "it has 'more' too many."),
+        (lambda state: state.pop("0.weight"), "it lacks '0.weight' [8, 3, 3, 3]."),
+        (lambda state: state.update(more=torch.ones(1)), "it has too many 'more' [1]."),
         (
             lambda state: state.update({"10.bias": torch.ones(5)}),
-            "size mismatch for 10.bias: copying a param with shape torch.Size([5])",
+            "of another shape are '10.bias' [5], in the model [4].",
         ),
     ],
 )

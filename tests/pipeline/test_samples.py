@@ -2,15 +2,19 @@
 
 import pickle
 import sys
+from itertools import product
 
 import attrs
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader
 
-from micronet.errors import DataError
-from micronet.pipeline.data import checked_sets, with_classes
+from micronet import registry
+from micronet.errors import DataError, RunError
+from micronet.pipeline.data import check_model, checked_sets, with_classes
 from micronet.pipeline.samples import Samples
 from micronet.training.loop import read
 
@@ -46,7 +50,13 @@ SPOILT = [
     (DataError("It rained.\nAll day."), "gives no image 7: DataError: It rained."),
     (IMAGE, "must give (image, label), got a tensor of float32 at index 7."),
     ((IMAGE, 1, 2), "must give (image, label), got a tuple of 3 at index 7."),
-    ((IMAGE.int(), 1), "must give (float tensor, label), got a tensor of int32 at index 7."),
+    ((IMAGE.int(), 1), "got a tensor of int32 at index 7. Give image.float()."),
+    ((IMAGE.byte(), 1), "got a tensor of uint8 at index 7. Give image.float() / 255."),
+    ((IMAGE.numpy(), 1), "Give torch.from_numpy(image).float(), with the channels first."),
+    (
+        (Image.new("RGB", (4, 4)), 1),
+        "ToTensor() of torchvision.transforms makes tensors of images.",
+    ),
     ((IMAGE[:1], 1), "must give images of one shape, got [3, 4, 4] and [1, 4, 4] at index 7."),
     ((IMAGE.double(), 1), "must give images of one type, got float32 and float64 at index 7."),
     ((IMAGE, 4), "gives the label 4 at index 7, and the model has 4 classes: 0 to 3."),
@@ -116,3 +126,50 @@ def test_sets_travel_to_workers_that_are_spawned():
     assert len(copy) == 2
     assert torch.equal(copy[1][0], IMAGE)
     assert attrs.asdict(copy, recurse=False)["classes"] == 4
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    path.write_bytes(how(content))
+
+
+DAMAGE = {
+    "cut off": (lambda content: content[: len(content) // 2], "OSError: "),
+    "no image": (lambda _: b"<html>", "UnidentifiedImageError: cannot identify image file"),
+    "empty": (lambda _: b"", "UnidentifiedImageError: cannot identify image file"),
+}
+
+
+@pytest.mark.parametrize(("how", "reason"), DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_of_a_folder_is_named_by_its_path(tmp_path, how, reason, workers):
+    noise = torch.Generator().manual_seed(0)
+    for split, kind, number in product(("train", "test"), "ab", range(3)):
+        pixels = torch.randint(256, (64, 64, 3), generator=noise, dtype=torch.uint8).numpy()
+        (tmp_path / split / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / split / kind / f"{number}.jpg")
+    damage(tmp_path / "train" / "b" / "1.jpg", how)
+    data = registry.create("dataset", "image_folder", root=str(tmp_path), size=32)
+    train_set, _ = checked_sets(data.load(), "image_folder")
+    with pytest.raises(DataError) as told:
+        list(read(DataLoader(train_set, 2, num_workers=workers)))
+    file = tmp_path / "train" / "b" / "1.jpg"
+    assert f"The training set of image_folder gives no image 4 ({file}): {reason}" in str(
+        told.value
+    )
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("mishap", ["killed", "interrupted"])
+def test_a_worker_that_ends_is_told_as_such(project, mishap):
+    project.write_recipe({"train": {"workers": 1, "batch_size": 8}})
+    done = project.run(MISHAP=mishap, MISHAP_AT="image 100")
+    assert done.returncode == 2, done.stderr
+    assert "A process that loads data may have been killed for lack of memory: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_images_of_another_precision_than_the_models_are_told():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+    with pytest.raises(RunError, match=r"model m fails on images of float64 \[2, 3, 4, 4\]: "):
+        check_model(model, "m", (IMAGE.double().expand(2, 3, 4, 4),))

@@ -57,7 +57,7 @@ def test_a_recipe_starts_from_given_weights(project, whole_run, trained, name, w
     ("change", "complaint"),
     [
         (lambda state: state.pop("4.weight"), "lacks '4.weight'"),
-        (lambda state: state.update({"11.bias": torch.zeros(1)}), "has '11.bias' too many"),
+        (lambda state: state.update({"11.bias": torch.zeros(1)}), "has too many '11.bias' [1]"),
         (lambda state: state.update({"4.weight": torch.zeros(8, 8, 1, 1)}), "4.weight"),
     ],
     ids=["a key is missing", "a key is left over", "a shape differs"],

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import tiny
 import torch
-from accelerate import Accelerator
+from torch import Tensor, nn
 
 from micronet import registry
+from micronet.training.accelerator import make_accelerator
 from micronet.training.loop import TrainingOptions, train
 
 out = Path(sys.argv[1])
 rank = int(os.environ["RANK"])
-accelerator = Accelerator(cpu=True)
+accelerator = make_accelerator(cpu=True)
 training_set, _ = tiny.data()
 options = TrainingOptions(
     epochs=2,
@@ -48,6 +49,25 @@ model = refining.prepare(tiny.model(), example_inputs)
 images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(rank))
 refining.calibrate(model, [images])
 torch.save(model.state_dict(), out / f"refined.{rank}")
+
+
+class Spare(nn.Module):
+    """Has a layer that nothing calls, and one that only the first process calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.unused, self.of_one = tiny.model(), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.body(images)
+        return logits + self.of_one(logits) if rank == 0 else logits
+
+
+torch.manual_seed(0)
+model = Spare()
+before = model.unused.weight.clone()
+train(model, training_set, options, accelerator=accelerator, seed=1)
+torch.save({**model.state_dict(), "before": before}, out / f"spare.{rank}")
 
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()  # its threads would outlive the interpreter

@@ -10,6 +10,7 @@ from importlib import resources
 import pytest
 
 from micronet.errors import MicronetError, RecipeError
+from micronet.recipe import plain_yaml
 from micronet.recipe.file import parse, read, shipped
 from micronet.recipe.resolution import resolve_file
 
@@ -62,6 +63,19 @@ POISON = {
     "a long integer": (f"seed: {'9' * 5000}\n", "a number has at most 100 characters."),
     "a long hexadecimal": (f"seed: 0x{'f' * 9999}\n", "a number has at most 100 characters."),
     "a long time": (f"seed: 1{':59' * 99_999}\n", "a number has at most 100 characters."),
+    "an octal": ("\nseed: 010\n", "r.yaml:2: readers of YAML disagree about 010; write 8 or 10,"),
+    "no octal": ("seed: 08\n", "about 08; write 8, or quote it as a text."),
+    "an octal of YAML 1.2": ("seed: -0o10\n", "about -0o10; write -8, or quote it as a text."),
+    "a binary": ("seed: 0b11\n", "about 0b11; write 3, or quote it as a text."),
+    "a time of day": ("seed: 1:30\n", "about 1:30; write 90, or quote it as a text."),
+    "an underscore": ("seed: 1_000\n", "about 1_000; write 1000, or quote it as a text."),
+    "a yes": (
+        "steps: [deploy: {simplify: Yes}]\n",
+        "about Yes; write true, or quote it as a text.",
+    ),
+    "an off as a key": ("off: 1\n", "about off; write false, or quote it as a text."),
+    "an octal by its tag": ("seed: !!int '010'\n", "about 010; write 8 or 10, or quote it"),
+    "an int that is a list": ("seed: !!int [1]\n", "r.yaml:1: expected a scalar node, but found"),
     "a NUL in a name": ('model: "nin\\0"\n', "the character U+0000 can't stand in a recipe."),
     "a terminal's code": ('"\\e[31m": nin\n', "the character U+001B can't stand in a recipe."),
     "half a character": ('model: "\\ud800"\n', "the character U+D800 can't stand in a recipe."),
@@ -83,6 +97,20 @@ def test_poison_is_refused_with_little_work(text, message, tmp_path):
     assert message in str(caught.value)
     assert str(caught.value).startswith("r.yaml:")
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "value", ["010", "08", "0o10", "1:30", "1_000", "yes", "-.5", "1e5", "off"]
+)
+def test_texts_that_look_like_numbers_are_written_so_that_they_stay_texts(value, tmp_path):
+    content = {"weights": value, value: 1}
+    assert parse(plain_yaml.dump(content), "r.yaml", tmp_path).content == content
+
+
+def test_numbers_that_every_reader_knows_are_read(tmp_path):
+    text = "[0, -0, 10, 0x1F, 1e-4, -.5, 1.5, .inf, true, False, null, y]"
+    expected = [0, 0, 10, 31, 1e-4, -0.5, 1.5, float("inf"), True, False, None, "y"]
+    assert parse(text, "r.yaml", tmp_path).content == expected
 
 
 def test_a_change_is_refused_like_a_file():

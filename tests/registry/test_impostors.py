@@ -45,3 +45,12 @@ def test_the_version_is_micronets_own(impersonated):
     assert impersonated.python("import micronet; print(micronet.__version__)").stdout == (
         f"{version('micronet')}\n"
     )
+
+
+def test_a_recipe_that_requires_micronet_asks_its_own(impersonated):
+    recipe = "model: nin\ndata: digits\nrequires: ['micronet=={}']\nsteps: [train]\n"
+    (impersonated.work / "own.yaml").write_text(recipe.format(version("micronet")))
+    (impersonated.work / "other.yaml").write_text(recipe.format("1.0"))
+    assert impersonated.micronet("validate", "own.yaml").returncode == 0
+    refused = impersonated.micronet("validate", "other.yaml").stderr
+    assert "other.yaml:3: needs micronet==1.0, installed: " in refused

@@ -1,0 +1,150 @@
+"""A recipe's steps on two images, before any work: what fails here would fail after hours."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from micronet.errors import MicronetError, describe_error
+from micronet.graph.modes import evaluating
+from micronet.quantization import convert
+from micronet.recipe import Calibrate, Deploy, Freeze, Fuse, Prune, Quantize, Train
+from micronet.recipe.plain_yaml import Key
+from micronet.recipe.resolution import Resolved
+from micronet.training.batch_norms import measure_statistics
+from micronet.training.loop import TrainingOptions, train
+
+_RATE = 1e-12
+"""Leaves the weights as they are: a step of large size would harm those after it."""
+
+Samples = Sequence[tuple[Tensor, Any]]
+
+
+def rehearse(
+    resolved: Resolved, model: nn.Module, samples: Samples, accelerator: Accelerator
+) -> tuple[Key, str] | None:
+    """Takes every step of a recipe with a few images; an engine that is not here is left out.
+
+    Args:
+        resolved: The recipe.
+        model: Its first; it is changed.
+        samples: Two of the training set.
+        accelerator: Where to train.
+
+    Returns:
+        The key of the first step that fails, and why; `None` if none does.
+    """
+    rehearsal = _Rehearsal(model, samples, accelerator)
+    if (fault := rehearsal.loses_the_batch()) is not None:
+        return ("model",), fault
+    for index, (step, technique) in enumerate(
+        zip(resolved.recipe.steps, resolved.techniques, strict=True)
+    ):
+        action = _ACTIONS.get(type(step))
+        try:
+            if action is not None:
+                action(rehearsal, step, technique)
+        except MicronetError as error:
+            return ("steps", index, step.key), f"{step.key} will fail: {error}"
+        except (Exception, SystemExit, GeneratorExit) as error:  # anybody's code
+            told = f"{step.key} will fail: {describe_error(error)}."
+            return ("steps", index, step.key), told
+    return None
+
+
+@attrs.define
+class _Rehearsal:
+    """The model as far as the steps have brought it, and what it is tried on."""
+
+    model: nn.Module
+    samples: Samples
+    accelerator: Accelerator
+    quantizer: Any = None
+
+    @property
+    def images(self) -> Tensor:
+        return torch.stack([image for image, _ in self.samples])
+
+    def train(self, step: Train, _: Any) -> None:
+        """An epoch of both images, in batches as large as the step's."""
+        options = attrs.evolve(step, lr=_RATE, epochs=1, workers=0, sparsity=None)
+        train(
+            self.model.to(self.accelerator.device),
+            _Listed(self.samples),
+            TrainingOptions(
+                **{**attrs.asdict(options), "batch_size": min(step.batch_size, len(self.samples))}
+            ),
+            accelerator=self.accelerator,
+            seed=0,
+        )
+        self.model.cpu()
+
+    def prune(self, _: Prune, pruner: Any) -> None:
+        self.model = pruner.prune(self.model, (self.images,)).model
+
+    def quantize(self, _: Quantize, quantizer: Any) -> None:
+        self.model, self.quantizer = quantizer.prepare(self.model, (self.images,)), quantizer
+
+    def calibrate(self, _: Calibrate, __: Any) -> None:
+        if self.quantizer is None:
+            measure_statistics(self.model, [self.images], self.accelerator)
+        else:
+            self.quantizer.calibrate(self.model, [self.images])
+
+    def freeze(self, _: Freeze, __: Any) -> None:
+        self.quantizer.freeze(self.model)
+
+    def fuse(self, _: Fuse, fuser: Any) -> None:
+        self.model = fuser.fuse(self.model, (self.images,))
+
+    def deploy(self, step: Deploy, backend: Any) -> None:
+        if backend.available() is not None:
+            return
+        inference = convert(self.model).to(memory_format=torch.contiguous_format)
+        with tempfile.TemporaryDirectory() as folder:
+            dynamic = tuple(dict.fromkeys(("batch", *step.dynamic)))
+            backend.export(inference, (self.images,), Path(folder), dynamic=dynamic)
+
+    @torch.no_grad()
+    def loses_the_batch(self) -> str | None:
+        """What is wrong with a model that gives something of another shape for a single image."""
+        with evaluating(self.model):
+            both, one = (self.model(images) for images in (self.images, self.images[:1]))
+        if not isinstance(one, Tensor) or one.shape == (1, *both.shape[1:]):
+            return None
+        return (
+            f"the model gives {list(both.shape)} for two images, and {list(one.shape)} for one, "
+            f"which the last batch of a set may hold; look for squeeze() in it."
+        )
+
+
+class _Listed(Dataset[tuple[Tensor, Any]]):
+    """A data set of a few samples."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self.samples[index]
+
+
+_ACTIONS: dict[type[Any], Callable[[_Rehearsal, Any, Any], None]] = {
+    Train: _Rehearsal.train,
+    Prune: _Rehearsal.prune,
+    Quantize: _Rehearsal.quantize,
+    Calibrate: _Rehearsal.calibrate,
+    Freeze: _Rehearsal.freeze,
+    Fuse: _Rehearsal.fuse,
+    Deploy: _Rehearsal.deploy,
+}
