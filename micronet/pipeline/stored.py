@@ -96,7 +96,7 @@ def find(
         classes = check_model(loaded, recipe.model.name, images)
         stored = attrs.evolve(stored, sets=with_classes(sets, classes))
     else:
-        raise DataError(f"There is no run, checkpoint, packed or pruned model at {path}.")
+        raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):
         raise DataError(f"{path}: the model's quantizers have seen no data yet; take a later step.")
     return stored
