@@ -100,7 +100,7 @@ def test_it_is_deployed_by_itself(other):
 def test_a_file_names_code_but_does_not_choose_it(other):
     done = other.micronet("deploy", "pruned.safetensors", *ENGINE)
     assert done.returncode == 2
-    assert "The data 'tiny:data' is code of its author's" in done.stderr
+    assert "--data tiny:data" in done.stderr
 
 
 def test_one_of_a_registered_model_knows_its_model_and_data(project):
