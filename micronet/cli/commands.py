@@ -232,7 +232,7 @@ def _validate(
     from micronet.recipe.resolution import resolve_file
 
     resolved, source = resolve_file(recipe, changes or [], here=False)
-    if resolved.brings_more_than_names:
+    if resolved.needs_a_look:
         from micronet.pipeline.first_look import look
 
         look(resolved, source)

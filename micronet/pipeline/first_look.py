@@ -14,10 +14,12 @@ from micronet.errors import DataError, MicronetError
 from micronet.pipeline.context import start_model
 from micronet.pipeline.data import Sets, check_model, checked_sets, highest_label
 from micronet.pipeline.rehearsal import rehearse
+from micronet.pipeline.trial import faults_of_model
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
 from micronet.recipe.own_code import OwnCallable
 from micronet.recipe.resolution import Resolved, too_few_classes
+from micronet.storage.pruned import pruned_as_in
 from micronet.storage.weights import load_weights
 from micronet.streams import say
 from micronet.techniques import Contents
@@ -45,6 +47,7 @@ def look(resolved: Resolved, source: Source) -> None:
             model = start_model(attrs.evolve(resolved, weights=None))
     with _told(source, "weights", faults):
         if resolved.weights is not None and model is not None:
+            model = pruned_as_in(model, resolved.weights)
             understood = load_weights(model, resolved.weights)
             if understood is not None:
                 say(f"micronet: {understood}")
@@ -56,7 +59,13 @@ def look(resolved: Resolved, source: Source) -> None:
             with _told(source, "data", faults):
                 _check_labels(sets, contents, classes)
     faults.check()
-    if model is not None and samples is not None:
+    if model is None:
+        return
+    batch = None if samples is None else torch.stack([image for image, _ in samples])
+    for key, reason in faults_of_model(resolved, batch):
+        faults.add(source.error(key, reason))
+    faults.check()
+    if samples is not None:
         fault = rehearse(resolved, model, samples, make_accelerator(cpu=True, quiet=True))
         if fault is not None:
             raise source.error(*fault)

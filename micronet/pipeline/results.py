@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -40,6 +40,7 @@ class Row:
         parity_mean_error: Mean difference of an output, in the same steps.
         artifact: The deployed model's folder, relative to the run's.
         notes: What a reader should know before he believes the numbers, a sentence each.
+        reasons: For each layer that pruning left whole, why.
     """
 
     step: str
@@ -61,6 +62,7 @@ class Row:
     parity_mean_error: float | None = None
     artifact: str | None = None
     notes: Sequence[str] = ()
+    reasons: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -104,7 +106,33 @@ class Results:
         header, *body = self.cells()
         lines = [header, ["---"] * len(header), *body]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        return table + "".join(f"\n{note}\n" for note in self.notes)
+        whole = [f"{row.step}: {each}." for row in self.rows for each in whole_layers(row.reasons)]
+        return table + "".join(f"\n{note}\n" for note in [*self.notes, *whole])
+
+
+def whole_layers(reasons: Mapping[str, str], most: int | None = None) -> list[str]:
+    """Layers that pruning left whole, in a line for each reason, the most layers first.
+
+    Args:
+        reasons: Why, by the layers' names.
+        most: How many layers and reasons to name; the others are counted.
+    """
+    layers: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        layers.setdefault(reason, []).append(name)
+    ordered = sorted(layers.items(), key=lambda item: -len(item[1]))
+    lines = [
+        f"{_named(names, most)} {'stays' if len(names) == 1 else 'stay'} whole: {reason}"
+        for reason, names in ordered[:most]
+    ]
+    others = sum(len(names) for _, names in ordered[len(lines) :])
+    return [*lines, f"{others} more layers stay whole, for other reasons"] if others else lines
+
+
+def _named(names: Sequence[str], most: int | None) -> str:
+    others = len(names[most:]) if most else 0
+    named = ", ".join(names[:most])
+    return f"{named} and {others} more" if others else named
 
 
 def _cell(row: Row, name: str, form: Callable[[Any], str]) -> str:

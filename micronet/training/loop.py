@@ -68,7 +68,7 @@ def train(
         on_batch: Gets batches done, batches in all, and now and then the loss.
 
     Raises:
-        RunError: The loss is NaN or infinite, or the model gives no logits.
+        RunError: The loss is NaN or infinite, or the model gives no logits or is frozen.
         DataError: The data set raises something.
     """
     batches = len(_batches(data, options, accelerator, seed, epoch=0))
