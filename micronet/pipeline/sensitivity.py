@@ -10,7 +10,7 @@ import attrs
 from torch import nn
 
 from micronet import registry
-from micronet.errors import DataError, OptionError, PruningError
+from micronet.errors import DataError, NothingPrunedError, OptionError, PruningError
 from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
 from micronet.storage.files import replacing
@@ -72,6 +72,7 @@ def sensitivities(
     context = open_run(run, cpu=cpu, model=model, data=data)
     index = _last_float(context)
     unpruned = context.model_after(index).cpu()
+    before = _accuracy(context, unpruned)
     whole = _pruner(pruner, fractions[0])
     groups = whole.groups(unpruned, context.example_inputs)
     if not groups:
@@ -82,10 +83,14 @@ def sensitivities(
         accuracies = {}
         for fraction in fractions:
             alone = _pruner(pruner, fraction, others)
-            pruned = alone.prune(unpruned, context.example_inputs).model
-            accuracies[fraction] = _accuracy(context, pruned)
+            try:
+                pruned = alone.prune(unpruned, context.example_inputs).model
+            except NothingPrunedError:  # so small a fraction of so few channels
+                accuracies[fraction] = before
+            else:
+                accuracies[fraction] = _accuracy(context, pruned)
         found.append(Sensitivity(layers, accuracies))
-    return Sensitivities(context.name(index), _accuracy(context, unpruned), found)
+    return Sensitivities(context.name(index), before, found)
 
 
 def plot(found: Sensitivities, file: Path | str) -> None:
