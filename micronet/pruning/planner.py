@@ -108,8 +108,9 @@ class Planner:
         """Makes the next attempt another one.
 
         Groups of one layer keep as many as each other: code that splits its channels into halves
-        may need halves of one size. Where an uneven shuffle was the trouble, a group keeps the next
-        number that its parts allow. Else it stays whole.
+        may need halves of one size. A group keeps the next number that its parts allow where an
+        uneven shuffle was the trouble, or a single channel, which does not show what it is coupled
+        with. Else it stays whole.
         """
         for group in misfit.groups:
             beside = [
@@ -118,9 +119,10 @@ class Planner:
                 if len(other.sets) == len(group.sets) and set(other.layers) & set(group.layers)
             ]
             more = counts[group] + group.unit
+            few = misfit.larger and (group.unit > 1 or counts[group] == 1)
             if len({counts[other] for other in beside}) > 1:
                 self._tie(beside)
-            elif misfit.larger and group.unit > 1 and more < len(group.sets):
+            elif few and more < len(group.sets):
                 self.least[group] = more
             else:
                 self.reasons[group] = misfit.reason
