@@ -119,7 +119,7 @@ BUILT = {
 
 
 @pytest.mark.parametrize("target", ["params", "flops"])
-@pytest.mark.parametrize("percent", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("percent", [0.3, 0.8])
 @pytest.mark.parametrize("name", BUILT)
 def test_a_budget_is_met(name, percent, target, create, with_statistics):
     torch.manual_seed(0)
