@@ -71,6 +71,10 @@ class PruningError(MicronetError):
     """A model that can't be pruned as asked."""
 
 
+class NothingPrunedError(PruningError):
+    """A model that would stay as it is."""
+
+
 class DeployError(MicronetError):
     """An engine that is missing, refuses the model, or does not agree with it."""
 

@@ -140,9 +140,13 @@ def test_gammas_that_do_not_learn_get_no_gradient(small_net, images):
     assert small_net.stem_bn.weight.grad is None
 
 
-@pytest.mark.parametrize(
-    "model", [nn.Linear(2, 2), nn.BatchNorm1d(2)], ids=["no gammas", "no gradients"]
-)
-def test_without_gradients_of_gammas_the_sparsity_term_adds_nothing(model):
+def test_without_gradients_of_gammas_the_sparsity_term_adds_nothing():
+    model = nn.BatchNorm1d(2)
     add_l1_gradient(model, 0.1)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False)])
+def test_a_model_without_gammas_has_no_sparsity_term(model):
+    with pytest.raises(PruningError, match=r"has no batch norms with gammas"):
+        add_l1_gradient(model, 0.1)

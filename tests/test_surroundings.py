@@ -5,10 +5,13 @@ These are real files; tests run as root too, whom no permission stops.
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
 from micronet.errors import DataError, WriteError, in_words, refusal
+from micronet.recipe.file import read
 from micronet.storage.files import read_text, replacing_directory, write_text
 
 RECIPE = "model: nin\ndata: digits\nsteps: [train]\n"
@@ -32,7 +35,7 @@ READ = [
     ("pipe.yaml", "pipe.yaml can't be read: it is no file but a pipe."),
     ("null.yaml", "null.yaml can't be read: it is no file but a device."),
     ("loop.yaml", "loop.yaml can't be read: Too many levels of symbolic links."),
-    ("nowhere.yaml", "nowhere.yaml can't be read: No such file or directory."),
+    ("nowhere.yaml", "nowhere.yaml can't be read: it is a link that leads nowhere."),
     ("absent.yaml", "absent.yaml can't be read: No such file or directory."),
     ("file.yaml/r.yaml", "file.yaml/r.yaml can't be read: Not a directory."),
     (f"{LONG}{LONG}.yaml", f"{LONG}.yaml can't be read: File name too long."),
@@ -53,6 +56,29 @@ def test_a_recipe_that_is_no_file_is_refused_and_not_waited_for(odd, micronet_cl
     done = micronet_cli("validate", name)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"micronet: {dict(READ)[name]}\n"
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_recipes_of_any_editor_are_read(tmp_path, mark, ends):
+    (tmp_path / "r.yaml").write_bytes(mark + RECIPE.replace("\n", ends).encode())
+    recipe, _ = read(str(tmp_path / "r.yaml"))
+    assert recipe.model.name == "nin"
+
+
+def test_commands_that_need_no_folder_run_in_one_that_was_removed(tmp_path):
+    code = "import os, sys; os.rmdir(os.getcwd()); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "micronet", "validate", "quickstart"]
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("model:")
 
 
 WRITTEN = [

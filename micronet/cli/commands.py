@@ -154,7 +154,7 @@ def _pack(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Write a quantized model with its integers at their true width, for `load_packed`."""
-    from micronet.pipeline.folder import packed_file
+    from micronet.pipeline.stored import packed_file
     from micronet.storage.files import read_bytes, write_bytes
 
     if out.suffix != ".safetensors":
@@ -237,7 +237,7 @@ def _validate(
     from micronet.recipe.resolution import resolve_file
 
     resolved, source = resolve_file(recipe, changes or [], here=False)
-    if resolved.brings_more_than_names:
+    if resolved.needs_a_look:
         from micronet.pipeline.first_look import look
 
         look(resolved, source)

@@ -68,7 +68,7 @@ def deploy(
     cpu: Annotated[bool, _CPU] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Deploy a model of a run or a packed file, and compare its engine with the simulation."""
+    """Deploy a run's model, or that of a file, and compare its engine with the simulation."""
     from micronet.options import build
     from micronet.recipe import Deploy
 

@@ -33,6 +33,7 @@ from micronet.recipe import (
 from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.recipe.sources import ROLES
+from micronet.storage.pruned import plans_in, pruned_as_in
 from micronet.storage.weights import fill, load_state, load_weights
 from micronet.streams import say
 from micronet.techniques import Task
@@ -60,9 +61,14 @@ class Context:
         return self.train_set.task
 
     @property
+    def two_samples(self) -> list[tuple[Tensor, Any]]:
+        """Of the training set, on the CPU."""
+        return [self.train_set[index] for index in (0, 1)]
+
+    @property
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Two training images, on the CPU."""
-        return (torch.stack([self.train_set[index][0] for index in (0, 1)]),)
+        return (torch.stack([image for image, _ in self.two_samples]),)
 
     def checked(self) -> Context:
         """The same, once the recipe's first model has run on its images, with labels it knows."""
@@ -105,6 +111,20 @@ class Context:
         model = self.resolved.recipe.model
         given = self.resolved.weights or model.options.get("weights")
         return given is None and ":" not in model.name
+
+    def pruning(self, index: int) -> tuple[PruningPlan, ...]:
+        """All that the model of step `index` was pruned by, the recipe's weights before its steps.
+
+        Empty once a step has changed more of the model than plans tell.
+        """
+        if any(isinstance(step, (Quantize, Fuse)) for step in self.steps[: index + 1]):
+            return ()
+        return (*self.start_plans, *self.plans(index).values())
+
+    @property
+    def start_plans(self) -> tuple[PruningPlan, ...]:
+        """How the model of the recipe's weights had been pruned."""
+        return () if self.resolved.weights is None else plans_in(self.resolved.weights)
 
     def float_index(self) -> int:
         """The last step before anything was done to the model but training."""
@@ -178,7 +198,8 @@ def open_run(
     folder = RunFolder(Path(run))
     recipe, own = folder.recipe()
     steps = [Evaluate() if isinstance(step, Deploy) else step for step in recipe.steps]
-    # The checkpoints hold the weights; the recipe's file may be gone, or named from elsewhere.
+    # The first checkpoint stands for the recipe's weights: their file may be gone, or named from
+    # elsewhere.
     resolved = resolve(
         attrs.evolve(
             recipe,
@@ -200,7 +221,11 @@ def open_run(
         *(() if sets else (resolved.load_data,)),
     )
     sets = sets or checked_sets(resolved.load_data(), resolved.recipe.data.name, resolved.task)
-    return Context(resolved, folder, make_accelerator(cpu=cpu), *sets).checked()
+    context = Context(resolved, folder, make_accelerator(cpu=cpu), *sets)
+    if recipe.weights is not None:
+        first = folder.weights_after([context.name(context.first)])
+        context = attrs.evolve(context, resolved=attrs.evolve(resolved, weights=first))
+    return context.checked()
 
 
 def renamed(recorded: Named, given: str | None) -> Named:
@@ -213,7 +238,7 @@ def _no_word(_: str) -> None:
 
 
 def start_model(resolved: Resolved, tell: Callable[[str], None] = _no_word) -> nn.Module:
-    """The model that a recipe begins with.
+    """The model that a recipe begins with: a smaller one, if its weights are those of one.
 
     Args:
         resolved: The recipe.
@@ -224,6 +249,7 @@ def start_model(resolved: Resolved, tell: Callable[[str], None] = _no_word) -> n
         raise DataError(f"The model must be a torch.nn.Module, got {type(model).__name__}.")
     _check_state(model, resolved.recipe.model.name)
     if resolved.weights is not None:
+        model = pruned_as_in(model, resolved.weights)
         understood = load_weights(model, resolved.weights)
         if understood is not None:
             tell(understood)

@@ -8,17 +8,19 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from micronet.errors import DataError, MicronetError
 from micronet.pipeline.context import start_model
 from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task, look_through
 from micronet.pipeline.rehearsal import rehearse
+from micronet.pipeline.trial import faults_of_model
 from micronet.recipe import CLASSIFICATION
 from micronet.recipe.faults import Faults
 from micronet.recipe.file import Source
 from micronet.recipe.own_code import OwnCallable
 from micronet.recipe.resolution import Resolved
+from micronet.storage.pruned import pruned_as_in
 from micronet.storage.weights import load_weights
 from micronet.streams import say
 from micronet.techniques import Contents, Task
@@ -46,6 +48,7 @@ def look(resolved: Resolved, source: Source) -> None:
             model = start_model(attrs.evolve(resolved, weights=None))
     with _told(source, "weights", faults):
         if resolved.weights is not None and model is not None:
+            model = pruned_as_in(model, resolved.weights)
             understood = load_weights(model, resolved.weights)
             if understood is not None:
                 say(f"micronet: {understood}")
@@ -56,12 +59,24 @@ def look(resolved: Resolved, source: Source) -> None:
             images = torch.stack([image for image, _ in samples])
             task = fitted_task(resolved.task, model, recipe.model.name, (images,))
             with _told(source, "data", faults):
-                for data in for_task(sets, task) if sets else ():
-                    look_through(data)
-                if counted is not None:
-                    _check_highest(counted.classes - 1, task, images[0], recipe.data.name)
+                _check_targets(sets, counted, task, images[0], recipe.data.name)
     faults.check()
-    if model is not None and samples is not None:
+    if model is not None:
+        _try_steps(resolved, resolved.task if samples is None else task, model, samples, source)
+
+
+def _try_steps(
+    resolved: Resolved,
+    task: Task,
+    model: nn.Module,
+    samples: Sequence[tuple[Tensor, Any]] | None,
+    source: Source,
+) -> None:
+    faults = Faults()
+    for key, reason in faults_of_model(resolved, task, samples):
+        faults.add(source.error(key, reason))
+    faults.check()
+    if samples is not None:
         fault = rehearse(resolved, task, model, samples, make_accelerator(cpu=True, quiet=True))
         if fault is not None:
             raise source.error(*fault)
@@ -77,9 +92,15 @@ def _two_of(sets: Sets | None, contents: Contents | None) -> Sequence[tuple[Tens
     return [(torch.rand(*contents.shape, generator=noise), label) for label in (0, 1)]
 
 
-def _check_highest(label: int, task: Task, image: Tensor, data: str) -> None:
+def _check_targets(
+    sets: Sets | None, counted: Contents | None, task: Task, image: Tensor, data: str
+) -> None:
+    for samples in for_task(sets, task) if sets else ():
+        look_through(samples)
+    if counted is None:
+        return
     try:
-        task.check_target(label, image)
+        task.check_target(counted.classes - 1, image)
     except DataError as error:
         raise DataError(f"data {data} {error}.") from error
 

@@ -16,6 +16,7 @@ from micronet.errors import DataError, RecipeError, RunError
 from micronet.pipeline import own_runs
 from micronet.pipeline.artifact_folders import files_in
 from micronet.pipeline.results import Results, Row
+from micronet.plain import structured
 from micronet.recipe import Recipe, plain_yaml
 from micronet.recipe.file import Source, structure
 from micronet.storage.files import (
@@ -50,6 +51,10 @@ class Start:
     recipe_sum: str
     signature: str | None
     micronet_run: Literal[1] = 1
+
+
+_OF_THE_RUN = ("micronet_run", "recipe_sum", "signature")
+"""What the account says beside the environment."""
 
 
 @attrs.frozen
@@ -148,16 +153,22 @@ class RunFolder:
 
     def start(self) -> Start | None:
         """The account of the run's last start, `None` before the first; raises DataError."""
+        file, what = self.environment_file, "account of a run's start"
         try:
-            return read_json(self.environment_file, Start, "account of a run's start")
+            environment = read_json(file, dict[str, Any], what)
         except FileNotFoundError:
             return None
+        own = {key: environment.pop(key, None) for key in _OF_THE_RUN}
+        try:
+            return structured({**own, "environment": environment}, Start)
+        except DataError as error:
+            raise DataError(f"{file} is no readable {what}: {error}.") from error
 
     def write_start(self, environment: Mapping[str, Any], recipe: Any) -> None:
         """Writes down where a run of a recipe begins or goes on, and whose it is."""
-        signature = own_runs.signature(recipe)
-        start = Start(dict(environment), sum_of_json(recipe), signature)
-        write_json(self.environment_file, attrs.asdict(start))
+        start = Start(dict(environment), sum_of_json(recipe), own_runs.signature(recipe))
+        own = {key: getattr(start, key) for key in _OF_THE_RUN}
+        write_json(self.environment_file, {**own, **start.environment})
 
     def stored_recipe(self) -> dict[str, Any] | None:
         """The run's recipe, `None` if there is none; raises DataError where it can't be read."""
@@ -308,32 +319,3 @@ def steps_of(recipe: Any) -> list[tuple[str, Any]]:
         for step in (steps if isinstance(steps, list) else [])
     ]
     return [(str(key), options) for key, options in pairs]
-
-
-def packed_file(path: Path | str) -> tuple[Path, tuple[str, ...]]:
-    """The packed model of a run: its last one, or that of the step whose checkpoint is given.
-
-    Returns:
-        The file, and what a user should hear, a sentence each.
-
-    Raises:
-        DataError: There is none: no run, or no quantized model in it; or something was lost or
-            changed.
-    """
-    path = Path(path)
-    folder = RunFolder(path if path.is_dir() else path.parent.parent)
-    recipe = folder.stored_recipe() if path.exists() else None
-    if recipe is None:
-        raise DataError(f"There is no run at {path}.")
-    keys = [key for key, _ in steps_of(recipe)]
-    names = [step_name(number, key) for number, key in enumerate(keys, 1)]
-    names = names if keys[:1] == ["train"] else [START, *names]
-    done = names[: len(folder.records(names))]
-    if not path.is_dir():
-        done = [name for name in done if name == path.name.partition(".")[0]]
-    packed = folder.packed_after(done)
-    if packed is None:
-        raise DataError(f"{path} holds no quantized model that could be packed.")
-    if path.is_dir() and done != names:
-        return packed, (f"{path} is not finished: this is its model after {done[-1]}.",)
-    return packed, ()

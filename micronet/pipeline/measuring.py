@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import attrs
 from torch import nn
@@ -11,16 +12,27 @@ from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weig
 from micronet.pipeline.context import Context
 from micronet.pipeline.packed import structure_after
 from micronet.pipeline.results import Row
+from micronet.pruning import PruningPlan
 from micronet.quantization import is_ready
-from micronet.recipe import Prune, Quantize, technique_of
+from micronet.recipe import Prune, Quantize, technique_of, to_plain
 from micronet.storage.packing import save_packed
+from micronet.storage.pruned import save_pruned
 from micronet.storage.weights import save_state
 from micronet.techniques import Metric
 from micronet.training.loop import measured
 
 
-def measure(context: Context, index: int, model: nn.Module) -> Row:
-    """Writes a step's weights and measures its model; every process must call it."""
+def measure(
+    context: Context, index: int, model: nn.Module, plans: Sequence[PruningPlan] | None = None
+) -> Row:
+    """Writes a step's weights and measures its model; every process must call it.
+
+    Args:
+        context: The run.
+        index: The step.
+        model: As the step leaves it.
+        plans: What the model was pruned by, if the step is the last of these prunings.
+    """
     name = context.name(index)
     bits = weight_bits(model)
     figures: Mapping[str, float] = {}
@@ -33,7 +45,7 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
     size_mb = None
     if context.accelerator.is_main_process:
         file = context.folder.weights(name)
-        save_state(model.state_dict(), file)
+        _save(context, model, context.pruning(index) if plans is None else plans, file)
         if bits != FLOAT_BITS:
             file = context.folder.packed(name)
             save_packed(model, file, structure=structure_after(context, index))
@@ -55,6 +67,15 @@ def measure(context: Context, index: int, model: nn.Module) -> Row:
             notes=notes,
         ),
     )
+
+
+def _save(context: Context, model: nn.Module, plans: Sequence[PruningPlan], file: Path) -> None:
+    """Writes a model's weights; with all that it takes to build it, if it is a pruned one."""
+    if plans:
+        recipe = attrs.evolve(context.resolved.recipe, steps=(), weights=None, requires=())
+        save_pruned(model, plans, file, recipe=to_plain(recipe))
+    else:
+        save_state(model.state_dict(), file)
 
 
 def _notes(context: Context, index: int, metric: Metric) -> list[str]:

@@ -14,12 +14,13 @@ from torch import nn
 from micronet.errors import DataError, MicronetError, describe_error
 from micronet.pipeline.context import Context, reshaped, start_model
 from micronet.plain import structured
-from micronet.pruning import Kept, PruningPlan
+from micronet.pruning import Kept, PruningPlan, apply_plan
 from micronet.recipe import Fuse, Prune, Quantize, Recipe, to_plain
 from micronet.recipe.file import Source, structure
 from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import resolve_structure
 from micronet.storage.packing import fill_packed, read_packed
+from micronet.storage.pruned import recipe_in
 
 
 def structure_after(context: Context, index: int) -> dict[str, Any]:
@@ -36,23 +37,29 @@ def structure_after(context: Context, index: int) -> dict[str, Any]:
         requires=(),
     )
     plans = context.plans(index)
-    sizes = [
-        {name: _sizes(kept) for name, kept in plans[position].layers.items()}
-        if position in plans
-        else None
-        for position in changing
-    ]
+    sizes = [_all_sizes(plans[position]) if position in plans else None for position in changing]
     (example,) = context.example_inputs
-    return {"recipe": to_plain(recipe), "kept": sizes, "input_shape": list(example.shape)}
+    structure = {"recipe": to_plain(recipe), "kept": sizes, "input_shape": list(example.shape)}
+    if start := context.start_plans:
+        structure["start"] = [_all_sizes(plan) for plan in start]
+    return structure
 
 
 @attrs.frozen
 class _Structure:
-    """What `structure_after` gives, read back."""
+    """What `structure_after` gives, read back.
+
+    Args:
+        recipe: Its model, data, and the steps that changed the structure.
+        kept: For each of these steps, what a pruner left of the layers that it touched.
+        input_shape: Of the example.
+        start: The same as `kept`, of what the recipe's weights had been pruned by.
+    """
 
     recipe: dict[str, Any]
     kept: tuple[dict[str, tuple[int, ...]] | None, ...]
     input_shape: tuple[int, ...]
+    start: tuple[dict[str, tuple[int, ...]], ...] = ()
 
 
 Builder = Callable[[], nn.Module]
@@ -99,7 +106,8 @@ def _structure(plain: dict[str, Any], path: Path | str) -> _Structure:
         told = structured(plain, _Structure)
     except DataError as error:
         raise DataError(f"{path} does not say how its model is built: {error}.") from error
-    sizes = [size for kept in told.kept for layer in (kept or {}).values() for size in layer[:3]]
+    pruned = [kept or {} for kept in (*told.start, *told.kept)]
+    sizes = [size for kept in pruned for layer in kept.values() for size in layer[:3]]
     possible = all(0 <= size <= _CHANNELS for size in sizes)
     possible &= 0 <= math.prod(told.input_shape) <= _LARGEST
     if len(told.kept) != len(told.recipe.get("steps") or ()) or not possible:
@@ -119,6 +127,8 @@ def _build(told: _Structure, path: Path, builder: Builder | None) -> nn.Module:
     refuse_unnamed(f"{path}", resolved.build_model)
     try:
         model = start_model(resolved)
+        for start in told.start:
+            model = apply_plan(model, _first_channels(start))
         example_inputs = (torch.zeros(told.input_shape),)
         for step, technique, kept in zip(recipe.steps, resolved.techniques, told.kept, strict=True):
             plan = None if kept is None else _first_channels(kept)
@@ -132,11 +142,28 @@ def _build(told: _Structure, path: Path, builder: Builder | None) -> nn.Module:
     return model
 
 
+def pruned_recipe(path: Path | str) -> Recipe | None:
+    """What the model and the data of a pruned model's file are called.
+
+    Returns:
+        A recipe without steps; `None` if the file holds no pruned model, or does not say.
+
+    Raises:
+        DataError: The file can't be read, or was changed.
+    """
+    plain = recipe_in(path)
+    return None if plain is None else _recipe(plain)
+
+
 def _recipe(plain: dict[str, Any]) -> Recipe:
     if plain.get("steps"):
         return structure(Source("packed model", plain, {}, Path()))
     plain = {**plain, "steps": ["evaluate"]}
     return attrs.evolve(structure(Source("packed model", plain, {}, Path())), steps=())
+
+
+def _all_sizes(plan: PruningPlan) -> dict[str, list[int]]:
+    return {name: _sizes(kept) for name, kept in plan.layers.items()}
 
 
 def _sizes(kept: Kept) -> list[int]:

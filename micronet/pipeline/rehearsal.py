@@ -20,6 +20,7 @@ from micronet.recipe import Calibrate, Deploy, Freeze, Fuse, Prune, Quantize, Tr
 from micronet.recipe.plain_yaml import Key
 from micronet.recipe.resolution import Resolved
 from micronet.techniques import Task
+from micronet.training.batch_norms import measure_statistics
 from micronet.training.loop import TrainingOptions, train
 
 _RATE = 1e-12
@@ -97,7 +98,10 @@ class _Rehearsal:
         self.model, self.quantizer = quantizer.prepare(self.model, (self.images,)), quantizer
 
     def calibrate(self, _: Calibrate, __: Any) -> None:
-        self.quantizer.calibrate(self.model, [self.images])
+        if self.quantizer is None:
+            measure_statistics(self.model, [self.images], self.accelerator)
+        else:
+            self.quantizer.calibrate(self.model, [self.images])
 
     def freeze(self, _: Freeze, __: Any) -> None:
         self.quantizer.freeze(self.model)

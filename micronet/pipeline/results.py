@@ -44,6 +44,7 @@ class Row:
         parity_mean_error: Mean difference of an output, in the same steps.
         artifact: The deployed model's folder, relative to the run's.
         notes: What a reader should know before he believes the numbers, a sentence each.
+        reasons: For each layer that pruning left whole, why.
     """
 
     step: str
@@ -65,6 +66,7 @@ class Row:
     parity_mean_error: float | None = None
     artifact: str | None = None
     notes: Sequence[str] = ()
+    reasons: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def accuracy(self) -> float | None:
@@ -146,7 +148,33 @@ class Results:
     def to_markdown(self) -> str:
         tables = [_markdown(cells) for cells in (self.cells(), self.other_figures())]
         tables = [table for table in tables if table]
-        return "\n".join(tables) + "".join(f"\n{note}\n" for note in self.notes)
+        whole = [f"{row.step}: {each}." for row in self.rows for each in whole_layers(row.reasons)]
+        return "\n".join(tables) + "".join(f"\n{note}\n" for note in [*self.notes, *whole])
+
+
+def whole_layers(reasons: Mapping[str, str], most: int | None = None) -> list[str]:
+    """Layers that pruning left whole, in a line for each reason, the most layers first.
+
+    Args:
+        reasons: Why, by the layers' names.
+        most: How many layers and reasons to name; the others are counted.
+    """
+    layers: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        layers.setdefault(reason, []).append(name)
+    ordered = sorted(layers.items(), key=lambda item: -len(item[1]))
+    lines = [
+        f"{_named(names, most)} {'stays' if len(names) == 1 else 'stay'} whole: {reason}"
+        for reason, names in ordered[:most]
+    ]
+    others = sum(len(names) for _, names in ordered[len(lines) :])
+    return [*lines, f"{others} more layers stay whole, for other reasons"] if others else lines
+
+
+def _named(names: Sequence[str], most: int | None) -> str:
+    others = len(names[most:]) if most else 0
+    named = ", ".join(names[:most])
+    return f"{named} and {others} more" if others else named
 
 
 def _markdown(cells: list[list[str]]) -> str:

@@ -14,13 +14,16 @@ from micronet.errors import MicronetError, RunError, describe_error
 from micronet.pipeline.context import Context
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
-from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.folder import Record, RunFolder
 from micronet.pipeline.opening import check_folder, open_folder
 from micronet.pipeline.own_runs import key_file
 from micronet.pipeline.progress import Reporter
-from micronet.pipeline.results import Results
+from micronet.pipeline.results import Results, whole_layers
 from micronet.pipeline.steps import take_step
-from micronet.recipe import Recipe, technique_of, to_plain
+from micronet.pipeline.trial import faults_of_model
+from micronet.recipe import Prune, Recipe, technique_of, to_plain
+from micronet.recipe.faults import Faults
+from micronet.recipe.place import Nowhere
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.training.accelerator import ignored_variables, make_accelerator
 from micronet.training.loop import deterministic, lost_worker
@@ -64,6 +67,10 @@ def run(
         context = Context(resolved, folder, accelerator, *sets).checked()
         if main:
             folder.check_files(context.names())
+        faults = Faults()
+        for key, fault in faults_of_model(resolved, context.task, context.two_samples):
+            faults.add(Nowhere().error(key, fault))
+        faults.check()
         for index in range(context.first, len(context.steps)):
             _step(context, index, reporter)
         return _results(context)
@@ -142,8 +149,22 @@ def _step(context: Context, index: int, reporter: Reporter) -> None:
         context.folder.tidy(name, _results(context))
     context.accelerator.wait_for_everyone()
     reporter.done(title, record.row, context.task.figures[0], time.monotonic() - start)
-    for remark in record.remarks:
+    for remark in [*record.remarks, *_of_pruning(context, index, record)]:
         reporter.say(f"  {remark}")
+
+
+def _of_pruning(context: Context, index: int, record: Record) -> list[str]:
+    """What a prune step has to say, before a long training follows it."""
+    if record.row is None or index < 0 or not isinstance(context.steps[index], Prune):
+        return []
+    layers = whole_layers(record.row.reasons, _NAMED)
+    if layers != whole_layers(record.row.reasons):
+        layers.append(f"all of them: {context.folder.path / 'results.md'}")
+    return [*record.row.notes, *layers]
+
+
+_NAMED = 5
+"""Layers, and reasons, that a running prune step names."""
 
 
 def _results(context: Context) -> Results:

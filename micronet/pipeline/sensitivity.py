@@ -10,7 +10,7 @@ import attrs
 from torch import nn
 
 from micronet import registry
-from micronet.errors import DataError, OptionError, PruningError
+from micronet.errors import DataError, NothingPrunedError, OptionError, PruningError
 from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
 from micronet.storage.files import replacing
@@ -77,6 +77,7 @@ def sensitivities(
     context = open_run(run, cpu=cpu, model=model, data=data, task=task)
     index = _last_float(context)
     unpruned = context.model_after(index).cpu()
+    before = _value(context, unpruned)
     whole = _pruner(pruner, fractions[0])
     groups = whole.groups(unpruned, context.example_inputs)
     if not groups:
@@ -87,11 +88,14 @@ def sensitivities(
         values = {}
         for fraction in fractions:
             alone = _pruner(pruner, fraction, others)
-            pruned = alone.prune(unpruned, context.example_inputs).model
-            values[fraction] = _value(context, pruned)
+            try:
+                pruned = alone.prune(unpruned, context.example_inputs).model
+            except NothingPrunedError:  # so small a fraction of so few channels
+                values[fraction] = before
+            else:
+                values[fraction] = _value(context, pruned)
         found.append(Sensitivity(layers, values))
-    figure, value = context.task.figures[0], _value(context, unpruned)
-    return Sensitivities(context.name(index), figure, value, found)
+    return Sensitivities(context.name(index), context.task.figures[0], before, found)
 
 
 def plot(found: Sensitivities, file: Path | str) -> None:

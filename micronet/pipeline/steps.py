@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -30,6 +32,7 @@ from micronet.recipe import (
 from micronet.storage.epochs import load_epoch, save_epoch
 from micronet.storage.weights import fill
 from micronet.techniques import Pruner, Quantizer
+from micronet.training.batch_norms import measure_statistics
 from micronet.training.loop import TrainingOptions, read, train
 from micronet.training.resuming import TrainingState
 
@@ -105,7 +108,9 @@ def _next_pruner(context: Context, index: int) -> Pruner:
 def _prune(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
     result = context.technique(index).prune(model.cpu(), context.example_inputs)
     smaller = result.model.to(context.accelerator.device)
-    return Record(measure(context, index, smaller), result.plan.to_json())
+    row = measure(context, index, smaller, (*context.pruning(index - 1), result.plan))
+    notes = [*row.notes, *result.remarks]
+    return Record(attrs.evolve(row, notes=notes, reasons=result.reasons), result.plan.to_json())
 
 
 def _quantize(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
@@ -116,8 +121,11 @@ def _quantize(context: Context, index: int, model: nn.Module, _bar: Bar) -> Reco
 def _calibrate(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
     step = context.steps[index]
     assert isinstance(step, Calibrate)
+    quantizer = _quantizer(context, index)
     loader: Any = context.accelerator.prepare_data_loader(
         DataLoader(context.train_set, step.batch_size, collate_fn=context.task.collate)
+        if quantizer is not None
+        else _shuffled(context, index, step.batch_size)
     )
     total = min(step.batches, len(loader))
 
@@ -128,20 +136,37 @@ def _calibrate(context: Context, index: int, model: nn.Module, bar: Bar) -> Reco
             yield images
             bar.update(number + 1, total)
 
-    _quantizer(context, index).calibrate(model, batches())
+    if quantizer is not None:
+        quantizer.calibrate(model, batches())
+    else:
+        measure_statistics(model, batches(), context.accelerator)
     return Record(measure(context, index, model))
 
 
+def _shuffled(context: Context, index: int, batch_size: int) -> DataLoader[Any]:
+    """Full batches of all classes: statistics are means over what each batch alone shows."""
+    set_seed(context.seed(index))
+    return DataLoader(
+        context.train_set,
+        batch_size,
+        shuffle=True,
+        drop_last=len(context.train_set) >= batch_size,
+        generator=torch.Generator().manual_seed(context.seed(index)),
+        collate_fn=context.task.collate,
+    )
+
+
 def _freeze(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:
-    _quantizer(context, index).freeze(model)
+    quantizer = _quantizer(context, index)
+    assert quantizer is not None
+    quantizer.freeze(model)
     return Record(row=None)
 
 
-def _quantizer(context: Context, index: int) -> Quantizer:
-    quantizer: Quantizer = next(
-        context.technique(i) for i in range(index) if isinstance(context.steps[i], Quantize)
-    )
-    return quantizer
+def _quantizer(context: Context, index: int) -> Quantizer | None:
+    """The quantizer that has prepared the model of a step, if one has."""
+    before = (i for i in range(index) if isinstance(context.steps[i], Quantize))
+    return next((context.technique(i) for i in before), None)
 
 
 def _fuse(context: Context, index: int, model: nn.Module, _bar: Bar) -> Record:

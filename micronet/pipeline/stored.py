@@ -1,4 +1,4 @@
-"""A model by what a user names: a run, a checkpoint in it, or a packed file."""
+"""A model by what a user names: a run, a checkpoint in it, a packed or a pruned model's file."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from torch import Tensor, nn
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, open_run, renamed
 from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task
-from micronet.pipeline.packed import load_packed, packed_recipe
+from micronet.pipeline.folder import START, RunFolder, step_name, steps_of
+from micronet.pipeline.packed import load_packed, packed_recipe, pruned_recipe
 from micronet.quantization import is_ready
 from micronet.recipe import Recipe
 from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import resolve_data, resolve_structure, resolve_task
 from micronet.recipe.sources import DATA, MODEL, TASK
+from micronet.storage.pruned import load_pruned, plans_in
 from micronet.techniques import Task
 from micronet.training.accelerator import make_accelerator
 
 
 @attrs.frozen
 class Stored:
-    """A model that a run or a packed file holds.
+    """A model that a run or a file of its own holds.
 
     Args:
-        path: The step's record in the run, or the packed file.
-        root: The folder that moves as a whole: the run's, or the packed file's.
+        path: The step's record in the run, or the file.
+        root: The folder that moves as a whole: the run's, or the file's.
         name: The step's or the file's, without an ending.
         recipe: How it was made.
         model: It, in eval mode, on the accelerator's device.
-        float_model: The float model that it came from; `None` for a packed file.
+        float_model: The float model that it came from; `None` for a file.
         sets: Training and test set.
         accelerator: Where it runs.
         remarks: What a user should hear, a sentence each.
@@ -71,11 +73,11 @@ def find(
     """The model that a path names.
 
     Args:
-        path: A run's folder, for the last model in it; a checkpoint in its steps/; or a packed
-            file.
+        path: A run's folder, for the last model in it; a checkpoint in its steps/; or a file of
+            `micronet pack`, or of `save_pruned`.
         cpu: Stay on the CPU where there is a GPU.
         sets: (training set, test set) in the place of the recipe's.
-        model: What makes the model, as `open_run` takes it; for a packed file the same.
+        model: What makes the model, as `open_run` takes it; for a file the same.
         data: As `open_run` takes it.
         task: As `open_run` takes it.
 
@@ -90,7 +92,7 @@ def find(
         context = open_run(run, cpu=cpu, sets=sets, model=model, data=data, task=task)
         stored = _in_run(context, None if path.is_dir() else step, path)
     elif path.is_file():
-        recipe = packed_recipe(path)
+        recipe = _recipe_in(path, model, data)
         recipe = attrs.evolve(
             recipe,
             model=renamed(recipe.model, model),
@@ -103,16 +105,33 @@ def find(
         refuse_unnamed(f"{path}", builder, meant, *(() if sets else (load,)))
         sets = sets or checked_sets(load(), recipe.data.name, meant)
         accelerator = make_accelerator(cpu=cpu)
-        packed = load_packed(path, builder).to(accelerator.device)
-        stored = Stored(path, path.parent, step, recipe, packed, None, sets, accelerator)
+        pruned = bool(plans_in(path))
+        loaded = load_pruned(builder, path).eval() if pruned else load_packed(path, builder)
+        loaded = loaded.to(accelerator.device)
+        stored = Stored(path, path.parent, step, recipe, loaded, None, sets, accelerator)
         images = tuple(tensor.to(accelerator.device) for tensor in stored.example_inputs)
-        meant = fitted_task(meant, packed, recipe.model.name, images)
+        meant = fitted_task(meant, loaded, recipe.model.name, images)
         stored = attrs.evolve(stored, sets=for_task(sets, meant))
     else:
         raise DataError(f"There is no run, checkpoint or packed file at {path}.")
     if not is_ready(stored.model):
         raise DataError(f"{path}: the model's quantizers have seen no data yet; take a later step.")
     return stored
+
+
+def _recipe_in(path: Path, model: str | None, data: str | None) -> Recipe:
+    """What a file's model is made of, by the file itself or by what is given."""
+    if not plans_in(path):
+        return packed_recipe(path)
+    recipe = pruned_recipe(path)
+    if recipe is not None:
+        return recipe
+    if model is None or data is None:
+        raise DataError(
+            f"{path} does not say what its model and its data are called: name them, as in "
+            f"--model shop:make_model --data shop:load_data."
+        )
+    return Recipe(model=model, data=data, steps=())
 
 
 def _in_run(context: Context, step: str | None, path: Path) -> Stored:
@@ -140,3 +159,32 @@ def _in_run(context: Context, step: str | None, path: Path) -> Stored:
         context.accelerator,
         remarks,
     )
+
+
+def packed_file(path: Path | str) -> tuple[Path, tuple[str, ...]]:
+    """The packed model of a run: its last one, or that of the step whose checkpoint is given.
+
+    Returns:
+        The file, and what a user should hear, a sentence each.
+
+    Raises:
+        DataError: There is none: no run, or no quantized model in it; or something was lost or
+            changed.
+    """
+    path = Path(path)
+    folder = RunFolder(path if path.is_dir() else path.parent.parent)
+    recipe = folder.stored_recipe() if path.exists() else None
+    if recipe is None:
+        raise DataError(f"There is no run at {path}.")
+    keys = [key for key, _ in steps_of(recipe)]
+    names = [step_name(number, key) for number, key in enumerate(keys, 1)]
+    names = names if keys[:1] == ["train"] else [START, *names]
+    done = names[: len(folder.records(names))]
+    if not path.is_dir():
+        done = [name for name in done if name == path.name.partition(".")[0]]
+    packed = folder.packed_after(done)
+    if packed is None:
+        raise DataError(f"{path} holds no quantized model that could be packed.")
+    if path.is_dir() and done != names:
+        return packed, (f"{path} is not finished: this is its model after {done[-1]}.",)
+    return packed, ()

@@ -61,7 +61,9 @@ def _convolution(follower: Follower, out: Tensor, given: Given) -> None:
         numbers = along(0, inputs.first, inputs.size, (inputs.size,))
         repeated = numbers.repeat_interleave(outputs.size // inputs.size)
         follower.couple(repeated, along(0, outputs.first, outputs.size, (outputs.size,)))
-    _give_counted(follower, out, outputs)
+    # A transposed convolution computes all its outputs once for each place of its input.
+    computed = x.numel() / x.shape[1] if given["transposed"] else out.numel() / out.shape[1]
+    _give_counted(follower, out, outputs, computed)
 
 
 def _linear(follower: Follower, out: Tensor, given: Given) -> None:
@@ -79,12 +81,13 @@ def _linear(follower: Follower, out: Tensor, given: Given) -> None:
     else:
         inputs = follower.side(view.parameter, "inputs", x.shape[1])
         follower.read(follower.labels_of(x), 1, inputs)
-        _give_counted(follower, out, follower.side(view.parameter, "outputs", out.shape[1]))
+        outputs = follower.side(view.parameter, "outputs", out.shape[1])
+        _give_counted(follower, out, outputs, out.numel() / out.shape[1])
 
 
-def _give_counted(follower: Follower, out: Tensor, outputs: Any) -> None:
+def _give_counted(follower: Follower, out: Tensor, outputs: Any, computed: float) -> None:
     name, positions = outputs.names[0], follower.found.positions
-    positions[name] = positions.get(name, 0) + out.numel() / outputs.size
+    positions[name] = positions.get(name, 0) + computed
     follower.give(out, 1, outputs)
 
 

@@ -21,6 +21,8 @@ def why_no_file(path: Path) -> str | None:
         mode = path.stat().st_mode
     except OSError as error:
         return error.strerror or type(error).__name__
+    except UnicodeEncodeError:
+        return "this locale has no such character; set LC_ALL=C.UTF-8"
     except ValueError:
         return "a path holds no NUL"
     return no_file(mode)

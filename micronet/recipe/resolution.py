@@ -43,7 +43,7 @@ from micronet.recipe.sources import (
     source_of,
     task_of,
 )
-from micronet.recipe.step_order import faults_in_order
+from micronet.recipe.step_order import faults_in_order, work_on_batch_norms
 from micronet.techniques import Contents, DeployBackend, Task
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Resolved:
             for them.
         remarks: Sentences about what works, but not as well as it could.
         contents: What its data set holds, where that is known without loading it.
+        asks_for_batch_norms: Whether steps work on batch norms that a registered model may lack.
     """
 
     recipe: Recipe
@@ -77,12 +78,13 @@ class Resolved:
     code: Mapping[str, Path] = attrs.field(factory=dict)
     remarks: tuple[str, ...] = ()
     contents: Contents | None = None
+    asks_for_batch_norms: bool = False
 
     @property
-    def brings_more_than_names(self) -> bool:
-        """Whether there is the user's code, or weights, for a look at what they hold."""
+    def needs_a_look(self) -> bool:
+        """Whether only its model, data or weights, once made or read, can tell that they fit."""
         own = isinstance(self.build_model, OwnCallable) or isinstance(self.load_data, OwnCallable)
-        return own or self.weights is not None
+        return own or self.weights is not None or self.asks_for_batch_norms
 
 
 def resolve(
@@ -182,8 +184,18 @@ def _resolved(
         for own in (build_model, load_data)
         if isinstance(own, OwnCallable) and own.file is not None
     } | own_file(recipe.task, task)
+    asks = work_on_batch_norms(recipe.steps) and not getattr(model, "has_batch_norms", None)
     return Resolved(
-        written_out, build_model, load_data, task, techniques, weights, code, remarks, contents
+        written_out,
+        build_model,
+        load_data,
+        task,
+        techniques,
+        weights,
+        code,
+        remarks,
+        contents,
+        asks,
     )
 
 

@@ -15,6 +15,7 @@ from micronet.recipe import (
     Fuse,
     Prune,
     Quantize,
+    Step,
     Train,
 )
 from micronet.recipe.draft import DraftStep
@@ -48,10 +49,24 @@ def faults_in_order(
         stage.enter(kind, step, technique)
 
 
+def work_on_batch_norms(steps: Sequence[Step]) -> bool:
+    """Whether a step would do nothing to a model without batch norms."""
+    for step in steps:
+        if isinstance(step, Quantize):
+            return False
+        if isinstance(step, Calibrate) or (isinstance(step, Train) and step.sparsity is not None):
+            return True
+    return False
+
+
 _NEEDS_DATA = (
     "needs a train or calibrate step after quantize: the quantizers have seen no data yet."
 )
 _NOTHING_TO_CALIBRATE = "calibrate has nothing to do: this quantizer's grids need no data."
+_CALIBRATE_NEEDS = "calibrate needs a quantize or a prune step before it."
+_NO_BATCH_NORMS = (
+    "calibrate must come before fuse, which folds away the batch norms that it measures anew."
+)
 _FREEZE_NEEDS = (
     "freeze needs a quantize step before it, and after that a train or calibrate step that gives "
     "the observers data."
@@ -63,12 +78,14 @@ class _Stage:
     """How far the model is at some step of a recipe.
 
     Args:
+        pruned: A pruner has made it smaller.
         quantized: A quantizer has prepared it.
         needs_data: That quantizer's observers learn from data.
         ready: Its quantizers, if any, have seen data.
         fused: What has fused it.
     """
 
+    pruned: bool = False
     quantized: bool = False
     needs_data: bool = False
     ready: bool = True
@@ -83,8 +100,9 @@ class _Stage:
             ),
             Quantize: ((self.quantized, "the model is quantized already."),),
             Calibrate: (
-                (not self.quantized, "calibrate needs a quantize step before it."),
-                (self.ready and not self.needs_data, _NOTHING_TO_CALIBRATE),
+                (not (self.quantized or self.pruned), _CALIBRATE_NEEDS),
+                (not self.quantized and bool(self.fused), _NO_BATCH_NORMS),
+                (self.quantized and self.ready and not self.needs_data, _NOTHING_TO_CALIBRATE),
             ),
             Fuse: (
                 (
@@ -108,3 +126,5 @@ class _Stage:
             self.ready = True
         elif isinstance(step, Fuse):
             self.fused |= {step.fuser}
+        elif kind is Prune:
+            self.pruned = True

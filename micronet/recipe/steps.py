@@ -119,12 +119,20 @@ class Quantize:
 
 @attrs.frozen(kw_only=True)
 class Calibrate:
-    """Let the observers see training images; no weight changes."""
+    """Let the observers see training images; no weight changes.
+
+    Between `prune` and `quantize`, batch norms measure their running statistics anew instead, as
+    means over batches.
+    """
 
     key: ClassVar[str] = "calibrate"
 
     batches: int = option(
-        8, ge=1, most=10**9, doc="Batches of training images, in the data set's order."
+        8,
+        ge=1,
+        most=10**9,
+        doc="Batches of training images, in the data set's order; for batch norms shuffled by the "
+        "seed.",
     )
     batch_size: int = option(64, ge=1, most=10**6, doc="Images in a batch.")
 

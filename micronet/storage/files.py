@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from micronet.errors import DataError, MicronetError, refusal
+from micronet.errors import DataError, MicronetError, WriteError, refusal
 from micronet.plain import from_json, structured
 
 T = TypeVar("T")
@@ -56,7 +56,8 @@ def replacing_directory(path: Path | str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
-        yield temporary
+        with _called(path, temporary):
+            yield temporary
         with writing(path):
             for file in temporary.rglob("*"):
                 _flush(file)
@@ -69,6 +70,19 @@ def replacing_directory(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what took its place is there, or an error is on its way
             remove(temporary)
+
+
+@contextmanager
+def _called(path: Path, temporary: Path) -> Iterator[None]:
+    """Names the folder that is meant where a message names the temporary one."""
+    try:
+        yield
+    except WriteError as error:
+        if str(temporary) not in str(error):
+            raise
+        renamed = WriteError(str(error).replace(str(temporary), str(path)))
+        renamed.errno = error.errno
+        raise renamed from error
 
 
 def _exchange(temporary: Path, path: Path) -> None:
@@ -183,10 +197,12 @@ def _summed(content: dict[str, Any]) -> dict[str, Any]:
 def _content(path: Path | str) -> bytes:
     """A file's content; what the system refuses passes as its own error."""
     path = regular(path)
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{path} can't be read: it is a link that leads nowhere.")
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise DataError(f"{path} can't be read: it is a link that leads nowhere.") from error
+        raise
     except MemoryError as error:
         raise DataError(f"{path} can't be read: it is larger than the memory.") from error
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from micronet.errors import PruningError, nearest
-from micronet.options import option
+from micronet.errors import NothingPrunedError, OptionError, PruningError
+from micronet.options import build, option
 from micronet.techniques.pruner import Pruner, PruningResult
 
 if TYPE_CHECKING:
@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from micronet.pruning import PruningPlan
+    from micronet.pruning.budgets import Outcome
     from micronet.pruning.channels import Channels, Group
-    from micronet.pruning.removal import Misfit
+    from micronet.pruning.limits import Rule
+    from micronet.pruning.planner import Planner
+    from micronet.pruning.selection import Counts
+
+
+@attrs.frozen(kw_only=True)
+class Limit:
+    """What may go of a layer, and what must stay."""
+
+    max: float = option(1.0, ge=0, le=1, doc="Largest fraction of its channels that may go.")
+    least: int = option(1, ge=1, doc="Smallest number of its channels that stays.")
 
 
 @attrs.frozen(kw_only=True)
@@ -35,9 +45,20 @@ class ChannelPruner(Pruner):
         doc="What the fraction means: of the channels that can be removed, or of all the model's "
         "parameters or operations.",
     )
+    least: int = option(1, ge=1, doc="Smallest number of channels that a layer keeps.")
+    layers: Mapping[str, Any] = option(
+        attrs.Factory(dict),
+        doc="Limits of single layers, by their names or patterns: the largest fraction of its "
+        "channels that may go, and the smallest number that stays, as in "
+        "{head.*: {max: 0.2}, stem: {least: 16}}.",
+    )
     keep: tuple[str, ...] = option(
         (), doc="Names of layers that stay whole, or patterns such as layer1.*."
     )
+
+    def __attrs_post_init__(self) -> None:
+        for pattern, limits in self.layers.items():
+            _limit(pattern, limits)
 
     def scores(self, channels: Channels) -> NDArray[np.float64]:
         """How much each set of coupled channels matters, [sets]; the lowest go first.
@@ -60,6 +81,7 @@ class ChannelPruner(Pruner):
         from micronet.graph.copying import copy_of, has_plain_weights
         from micronet.pruning import apply_plan
         from micronet.pruning.exactness import check_exact
+        from micronet.pruning.planner import described
         from micronet.pruning.removal import check_runs
         from micronet.quantization.layers import quantized_layers
 
@@ -67,91 +89,93 @@ class ChannelPruner(Pruner):
             model = copy_of(model)
         if any(True for _ in quantized_layers(model)):
             raise PruningError("The model is quantized already; prune it before.")
-        large, inputs = _on_cpu(model, example_inputs)
-        channels = self._followed(large, inputs)
-        reasons = self._reasons(large, channels)
-        plan = self._plan(large, inputs, channels, reasons)
-        pruned = apply_plan(model, plan)
+        planner = self._planner(model, example_inputs)
+        outcome = self._outcome(planner)
+        reasons = {**planner.reasons, **_untouched(outcome.counts)}
+        if len(reasons) == len(planner.channels.groups):
+            raise NothingPrunedError(
+                f"With percent {self.percent:g}, no layer would lose a channel: "
+                f"{described(reasons)}."
+            )
+        pruned = apply_plan(model, outcome.plan)
         check_runs(pruned, example_inputs)
-        check_exact(model, pruned, plan, example_inputs)
-        return PruningResult(pruned, plan, _by_layer(channels, reasons))
+        check_exact(model, pruned, outcome.plan, example_inputs)
+        return PruningResult(pruned, outcome.plan, _by_layer(reasons), self._remarks(outcome.went))
 
     def groups(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[str, ...]]:
-        large, inputs = _on_cpu(model, example_inputs)
-        channels = self._followed(large, inputs)
-        reasons = self._reasons(large, channels)
-        return [g.layers for index, g in enumerate(channels.groups) if index not in reasons]
+        planner = self._planner(model, example_inputs)
+        return [group.layers for bundle in planner.bundles() for group in bundle.groups]
 
-    def _followed(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Channels:
+    def _planner(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Planner:
+        import numpy as np
+
         from micronet.pruning.channels import Channels
+        from micronet.pruning.limits import floors
+        from micronet.pruning.planner import Planner
         from micronet.pruning.tracing import Failure
 
+        large, inputs = _on_cpu(model, example_inputs)
+        _check_numbers(large)
         try:
-            return Channels.of(model, example_inputs)
+            channels = Channels.of(large, inputs)
         except Failure as failure:
             raise PruningError(f"The model's channels can't be followed: {failure}") from failure
-
-    def _reasons(self, model: nn.Module, channels: Channels) -> dict[int, str]:
-        """For each group that stays whole, by its place, why."""
-        names = [name for name, _ in model.named_modules() if name]
-        for pattern in self.keep:
-            if not fnmatch.filter(names, pattern):
-                raise PruningError(
-                    f"keep names no layer of the model: {pattern!r}.{nearest(pattern, names)}"
-                )
-        found: dict[int, str] = {}
-        for index, group in enumerate(channels.groups):
-            kept = [p for p in self.keep if fnmatch.filter(group.layers, p)]
+        limits = floors(large, channels, self._rules())
+        reasons = {}
+        for group in channels.groups:
             reason = group.reason or self.why_not(group)
-            if kept:
-                reason = f"keep says so ({kept[0]})"
+            if group in limits and limits[group].sets >= len(group.sets):
+                reason = reason or limits[group].rule.reason
             if reason is not None:
-                found[index] = reason
-        return found
+                reasons[group] = reason
+        least = {group: floor.sets for group, floor in limits.items()}
+        scores = self.scores(channels)
+        if np.isnan(scores).any():
+            raise PruningError(f"{type(self).__name__} scores some channels as NaN.")
+        return Planner(large, inputs, channels, scores, self.rounded, least, reasons)
 
-    def _plan(
-        self,
-        model: nn.Module,
-        example_inputs: tuple[Tensor, ...],
-        channels: Channels,
-        reasons: dict[int, str],
-    ) -> PruningPlan:
-        from micronet.pruning.removal import Misfit, plan_of
-        from micronet.pruning.selection import Selection
+    def _rules(self) -> list[Rule]:
+        from micronet.pruning.limits import Rule
 
-        scores, total = self.scores(channels), self._total(model, example_inputs)
-        least: dict[Group, int] = {}
+        rules = [Rule(pattern, 0, 1, f"keep says so ({pattern})") for pattern in self.keep]
+        for pattern, limits in self.layers.items():
+            limit = _limit(pattern, limits)
+            rules.append(Rule(pattern, limit.max, limit.least, f"layers says so ({pattern})"))
+        least = Rule("*", 1, self.least, f"least says so ({self.least})")
+        return [*rules, least] if self.least > 1 else rules
 
-        def rounded(group: Group, above: int) -> int:
-            return max(self.rounded(group, above), least.get(group, 1))
-
-        while True:
-            groups = [g for index, g in enumerate(channels.groups) if index not in reasons]
-            if not groups:
-                told = [f"{layer}: {why}" for layer, why in _by_layer(channels, reasons).items()]
-                raise PruningError(f"No layer can be pruned: {'; '.join(told) or 'it has none'}.")
-            selection = Selection(channels, groups, scores, rounded)
-            kept = selection.counts(self.percent, self.target, total)
-            counts = dict(zip(groups, kept, strict=True))
-            try:
-                return plan_of(model, example_inputs, channels, list(counts.items()), scores)
-            except Misfit as misfit:
-                if not misfit.groups:
-                    raise PruningError(f"The model can't be pruned: {misfit.reason}.") from misfit
-                for group in misfit.groups:
-                    more = _more(group, counts, misfit)
-                    least.update(more)
-                    if not more:
-                        reasons[channels.groups.index(group)] = misfit.reason
-
-    def _total(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> float:
+    def _outcome(self, planner: Planner) -> Outcome:
         from micronet.measure import gflops, params_m
+        from micronet.pruning.budgets import of_channels, of_cost
+        from micronet.pruning.costs import Cost, operations, parameters
 
         if self.target == "channels":
-            return math.nan
-        if self.target == "flops":
-            return gflops(model, example_inputs) * 1e9
-        return params_m(model) * 1e6
+            return of_channels(planner, self.percent)
+        cost = (
+            Cost("flops", lambda *call: gflops(*call) * 1e9, operations)
+            if self.target == "flops"
+            else Cost("params", lambda model, _: params_m(model) * 1e6, parameters)
+        )
+        return of_cost(planner, cost, self.percent)
+
+    def _remarks(self, went: float) -> tuple[str, ...]:
+        """What the user should know of the fraction that went."""
+        from micronet.pruning.budgets import TOLERANCE
+
+        if abs(went - self.percent) <= TOLERANCE:
+            return ()
+        if self.target == "channels":
+            remark = (
+                f"{went:.1%} of the channels that can go went, not {self.percent:.1%}: layers keep "
+                f"more or fewer than are above the threshold. A target of params or flops makes up "
+                f"for that."
+            )
+        else:
+            remark = (
+                f"{went:.1%} of the {self.target} went, not {self.percent:.1%}: the layers that "
+                f"can lose channels lose many at once, and no choice comes nearer."
+            )
+        return (remark,)
 
 
 def to_multiple(number: int, size: int, multiple: int) -> int:
@@ -180,28 +204,35 @@ def _on_cpu(
     return copy_of(model).cpu(), inputs
 
 
-def _more(group: Group, counts: dict[Group, int], misfit: Misfit) -> dict[Group, int]:
-    """How many sets to keep in another attempt; empty where the group must stay whole.
-
-    A group and its equals keep as many: code that splits a layer's channels into halves may need
-    halves of one size. Where an uneven shuffle was the trouble, it keeps the next number that its
-    parts allow.
-    """
-    equals = {
-        other: count
-        for other, count in counts.items()
-        if other.layers == group.layers and len(other.sets) == len(group.sets)
-    }
-    if len(set(equals.values())) > 1:
-        return dict.fromkeys(equals, max(equals.values()))
-    more = counts[group] + group.unit
-    return {group: more} if misfit.larger and group.unit > 1 and more < len(group.sets) else {}
+def _limit(pattern: str, limits: Any) -> Limit:
+    if not isinstance(limits, Mapping):
+        raise OptionError(
+            f"layers {pattern!r} needs max or least, as in {{max: 0.2}}, got {limits!r}.", "layers"
+        )
+    try:
+        return build(Limit, limits, owner=f"layers {pattern!r}")
+    except OptionError as error:
+        raise OptionError(str(error), "layers") from error
 
 
-def _by_layer(channels: Channels, reasons: dict[int, str]) -> dict[str, str]:
+def _check_numbers(model: nn.Module) -> None:
+    """Raises PruningError where a parameter holds a NaN or an infinity."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise PruningError(
+                f"{name} holds NaN or infinite numbers, so what matters in the model can't be "
+                f"told. Prune one whose training went well."
+            )
+
+
+def _untouched(counts: Counts) -> dict[Group, str]:
+    """The groups that could lose channels and did not."""
     return {
-        name: reasons[index]
-        for index, group in enumerate(channels.groups)
-        if index in reasons
-        for name in group.layers
+        group: "what is above the threshold keeps all its channels"
+        for group, count in counts.items()
+        if count == len(group.sets)
     }
+
+
+def _by_layer(reasons: Mapping[Group, str]) -> dict[str, str]:
+    return {name: reason for group, reason in reasons.items() for name in group.layers}

@@ -12,7 +12,7 @@ import attrs
 
 from micronet.errors import DataError, DeployError, MicronetError
 from micronet.plain import structured
-from micronet.storage.files import check_sums, read_json, sha256, write_json
+from micronet.storage.files import check_sums, read_json, sha256, write_json, writing
 from micronet.techniques.scheme import Scheme
 from micronet.techniques.signature import Signature
 
@@ -217,13 +217,15 @@ class DeployBackend(ABC):
 
         Raises:
             DeployError: The engine can't be used here, or the model can't be exported.
+            WriteError: The system refuses the files.
         """
         from micronet.graph.example_inputs import check_example_inputs
 
         check_example_inputs(example_inputs, required=True)
         self.refuse_elsewhere()
-        artifact = self.write(model, example_inputs, Path(directory), dynamic=tuple(dynamic))
-        artifact.write_card()
+        with writing(directory):
+            artifact = self.write(model, example_inputs, Path(directory), dynamic=tuple(dynamic))
+            artifact.write_card()
         return artifact
 
     def load(self, artifact: Artifact | Path | str, *, threads: int | None = None) -> Runner:

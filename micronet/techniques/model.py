@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import nn
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 class Model(ABC):
     """Contract of a model."""
+
+    has_batch_norms: ClassVar[bool | None] = None
+    """Whether it has batch norms with gammas; `None` if only the built network can tell."""
 
     @abstractmethod
     def build(self) -> nn.Module:

@@ -21,11 +21,13 @@ class PruningResult:
         model: An ordinary, smaller module.
         plan: What was kept in each layer; `micronet.pruning.apply_plan` repeats it.
         reasons: For each layer left alone, why.
+        remarks: Sentences for the user, such as one on a budget that could only nearly be met.
     """
 
     model: nn.Module
     plan: PruningPlan
     reasons: dict[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 class Pruner(ABC):
@@ -36,6 +38,9 @@ class Pruner(ABC):
 
         The term is L1 on the gammas of every batch norm: strength * sign(gamma) (Liu et al.
         2017, "Learning Efficient Convolutional Networks through Network Slimming").
+
+        Raises:
+            PruningError: No batch norm has a gamma, so that the term would do nothing.
         """
         from micronet.pruning import add_l1_gradient
 

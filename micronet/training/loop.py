@@ -71,7 +71,8 @@ def train(
         on_batch: Gets batches done, batches in all, and now and then the loss.
 
     Raises:
-        RunError: The loss is NaN or infinite, or can't be taken of what the model gives.
+        RunError: The loss is NaN or infinite, or can't be taken of what the model gives; or the
+            model is frozen.
         DataError: The data set raises something.
     """
     batches = len(_batches(data, task, options, accelerator, seed, epoch=0))

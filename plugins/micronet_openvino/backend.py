@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
+from micronet.errors import WriteError
 from micronet.options import option
 from micronet.techniques import Artifact, DeployBackend, Runner, Scheme
 
@@ -68,7 +69,12 @@ class OpenVino(DeployBackend):
         example = example_arrays(signature, example_inputs, images=2)
         network, remarks = network_of(exported, signature, example)
         directory.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(network, directory / _FILE, compress_to_fp16=half)
+        try:
+            openvino.save_model(network, directory / _FILE, compress_to_fp16=half)
+        except RuntimeError as error:  # of iostream, which knows no reason
+            raise WriteError(
+                f"Can't write {directory / _FILE}: OpenVINO gives no reason; the disk may be full."
+            ) from error
         return Artifact(
             directory=directory,
             backend="openvino",

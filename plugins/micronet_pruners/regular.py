@@ -28,3 +28,9 @@ class RegularPruner(ChannelPruner):
 
     def rounded(self, group: Group, above: int) -> int:
         return to_multiple(above, len(group.sets), math.lcm(self.multiple, group.unit))
+
+    def why_not(self, group: Group) -> str | None:
+        multiple, size = math.lcm(self.multiple, group.unit), len(group.sets)
+        if size >= multiple:
+            return None
+        return f"its {size} channel{'s' if size > 1 else ''} are fewer than the multiple {multiple}"

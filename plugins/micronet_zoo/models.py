@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class NIN(Model):
     """Network in network (Lin et al. 2014) for 3x32x32 images, with batch norms."""
 
+    has_batch_norms = True
+
     num_classes: int = option(10, ge=1, most=10**6, doc="Classes to tell apart.")
     cfg: tuple[int, ...] = option(
         (192, 160, 96, 192, 192, 192, 192, 192),
@@ -36,6 +38,8 @@ class NIN(Model):
 @attrs.frozen(kw_only=True)
 class NINGC(Model):
     """Network in network with group convolutions and channel shuffle, for 3x32x32 images."""
+
+    has_batch_norms = True
 
     num_classes: int = option(10, ge=1, most=10**6, doc="Classes to tell apart.")
     cfg: tuple[int, ...] = option(
@@ -65,6 +69,7 @@ class NINGC(Model):
 class ResNet(Model):
     """Residual network (He et al. 2016) for 3x32x32 images: a 3x3 stem, no pooling after it."""
 
+    has_batch_norms = True
     bottlenecks: ClassVar[bool]
     blocks: ClassVar[tuple[int, ...]]
 

@@ -6,6 +6,9 @@ First, multiples of 16 channels against any number at the same fraction, for res
 Then resnet18 with half its channels and 8 bits by calibration, against the float model. Weights,
 gammas and images are random, so no accuracy is measured. OpenVINO runs the same ONNX files where it
 is installed.
+
+With --nin-gc FILE, weights of a sparsely trained nin_gc, that network alone: 50 and 70% of its
+channels against 50 and 70% of its operations.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from pathlib import Path
 import torch
 import torchvision
 from interleaved import medians_ms, print_ratios, print_versions
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -78,12 +82,28 @@ def quantized(model: nn.Module, images: Tensor) -> nn.Module:
     return create("fuser", "bn").fuse(prepared, (images,)).eval()
 
 
+def compare_budgets(options) -> None:
+    net = create("model", "nin_gc").build()
+    net.load_state_dict(load_file(options.nin_gc))
+    images = torch.randn(64, 3, 32, 32)
+    models = {"whole": net.eval()}
+    for percent in (0.5, 0.7):
+        for target in ("channels", "flops"):
+            pruner = create("pruner", "gc", percent=percent, target=target)
+            models[f"{percent:.0%} of {target}"] = pruner.prune(net, (images[:2],)).model
+    compare("nin_gc, trained sparsely, batch 64", models, images, options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--nin-gc", type=Path, help="A file of weights, as a run's train step has.")
     options = parser.parse_args()
     print_versions("torchvision", "onnxruntime", "openvino")
+    if options.nin_gc:
+        compare_budgets(options)
+        return
     torch.manual_seed(0)
     large = torch.randn(1, 3, 224, 224)
     resnet = with_random_gammas(torchvision.models.resnet18())

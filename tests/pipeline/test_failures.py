@@ -64,6 +64,15 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on(project, whole_run, moment
     _fill_the_disk_and_mend_it(project, whole_run, moment, finished)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_artifact_is_named_for_which_there_is_no_room(project, backend):
+    project.write_recipe("evaluate", {"deploy": {"backend": backend}})
+    full = project.run(MISHAP="disk full", MISHAP_AT="after results.md 2")
+    assert full.returncode == 2, full.stderr
+    assert f"micronet: Can't write out/deploy/02-{backend}" in full.stderr.splitlines()[-1]
+    assert list((project.out / "deploy").iterdir()) == []
+
+
 def test_a_run_whose_disk_is_full_while_it_deploys_says_so_and_goes_on(project, whole_deployed_run):
     project.write_longer_recipe("deploy")
     _fill_the_disk_and_mend_it(project, whole_deployed_run, "after results.md 6", finished=6)

@@ -1,5 +1,6 @@
 """Sparse training, pruning, training on, quantization, fusing and the engine, in one run each."""
 
+import json
 import math
 
 import pytest
@@ -65,3 +66,28 @@ def sorted_by_layer(state):
     """A network's tensors but the last layer's, in the order of the layers."""
     tensors = sorted(state.items(), key=lambda item: int(item[0].split(".")[1]))
     return [(name, tensor) for name, tensor in tensors if not name.startswith("model.10.")]
+
+
+def test_layers_that_stay_whole_are_named_with_their_reasons(project):
+    project.write_recipe(
+        {"prune": {"pruner": "normal", "percent": 0.5, "keep": ["model.[0-7].*"]}},
+        model={"name": "nin", "cfg": [16] * 8}, data="digits",
+    )  # fmt: skip
+
+    done = project.run()
+
+    assert done.returncode == 0, done.stderr
+    (_, row), results = project.rows(), (project.out / "results.md").read_text("utf-8")
+    reasons = row["reasons"]
+    assert reasons["model.10.conv"] == "it gives the model's outputs"
+    assert reasons["model.0.conv"] == "keep says so (model.[0-7].*)"
+    for name, reason in reasons.items():
+        (line,) = [line for line in results.splitlines() if line.endswith(f"whole: {reason}.")]
+        assert name in line
+    told = [line for line in done.stderr.splitlines() if line.startswith("  ")]
+    assert "  model.10.conv stays whole: it gives the model's outputs" in told
+    assert any(line.endswith(" more stay whole: keep says so (model.[0-7].*)") for line in told)
+    assert told[-1] == "  all of them: out/results.md"
+    assert max(map(len, told)) < 160
+    record = json.loads((project.out / "steps" / "01-prune.json").read_text("utf-8"))
+    assert record["row"]["reasons"] == reasons

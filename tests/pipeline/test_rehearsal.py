@@ -106,7 +106,7 @@ FAULTS = {
         Net,
         [Train(), Prune("normal", {"keep": ["bckbone.*"]})],
         "prune",
-        "keep names no layer of the model: 'bckbone.*'.",
+        "keep names no layer of the model that has channels: 'bckbone.*'.",
     ),
     "nothing to prune": (
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)),
@@ -163,7 +163,10 @@ def test_validate_tells_it_at_the_steps_line(project):
     project.write_recipe("train", {"prune": {"pruner": "normal", "keep": ["heda"]}})
     done = project.micronet("validate", "tiny.yaml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "tiny.yaml:5: prune will fail: keep names no layer of the model: 'heda'." in done.stderr
+    assert (
+        "tiny.yaml:5: prune will fail: keep names no layer of the model that has channels: 'heda'."
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from micronet.pipeline.folder import Record, RunFolder
 from micronet.pipeline.results import Results, Row
+from micronet.storage.files import write_json
 from micronet.techniques import Figure
 
 ROW = Row(step="02-deploy", type="iao, engine", w_bits=8, a_bits=8, artifact="deploy/02-engine")
@@ -38,6 +39,6 @@ def test_a_row_of_an_earlier_version_is_read(tmp_path):
     file.parent.mkdir()
     folder.finish("02-deploy", Record(TIMED))
     written = json.loads(file.read_text("utf-8"))
-    del written["row"]["disturbed"]
-    file.write_text(json.dumps(written), "utf-8")
+    del written["row"]["disturbed"], written["sha256"]
+    write_json(file, written)
     assert folder.finished("02-deploy").row.speedup == TIMED.speedup

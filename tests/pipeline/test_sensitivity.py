@@ -36,11 +36,11 @@ def test_each_layer_is_pruned_alone_and_the_accuracies_are_plotted(finished):
 
 
 def test_the_table_has_a_row_for_each_layer(finished):
-    done = finished.micronet("sensitivity", "out", "--fractions", "0.5", "--pruner", "regular")
+    done = finished.micronet("sensitivity", "out", "--fractions", "0.1,0.5", "--pruner", "gc")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if "%" in line]
     assert lines[0][:2] == ["03-train:", "accuracy"]
-    assert lines[1] == ["Pruned", "alone", "-50%"]
+    assert lines[1] == ["Pruned", "alone", "-10%", "-50%"]
     assert [line[0] for line in lines[2:]] == ["0", "4"]
 
 
@@ -51,6 +51,7 @@ def test_the_table_has_a_row_for_each_layer(finished):
         (["out", "--pruner", "nrmal"], "Did you mean 'normal'?"),
         (["out", "--fractions", "half"], "write numbers, as in 0.1,0.5"),
         (["out", "--fractions", "1.5"], "percent must be"),
+        (["out", "--pruner", "regular"], "0: its 6 channels are fewer than the multiple 8"),
     ],
 )
 def test_bad_input_is_said_in_words(finished, arguments, words):

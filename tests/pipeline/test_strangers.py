@@ -172,7 +172,7 @@ def test_nothing_is_written_behind_a_link_in_a_run(ran):
 def test_terminal_codes_of_a_run_do_not_reach_the_terminal(ran):
     start = json.loads((ran.out / "environment.json").read_text())
     del start["sha256"]
-    start["environment"] |= {"cpu": "\x1b]0;theirs\x07", "packages": [], "code": 3}
+    start |= {"cpu": "\x1b]0;theirs\x07", "packages": [], "code": 3}
     write_json(ran.out / "environment.json", start)
     done = ran.run()
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,8 @@ def test_gc_leaves_channels_that_the_groups_beside_divide(nin_gc, create, percen
         assert number % multiple == 0
     groups = [m.groups for m in result.model.modules() if isinstance(m, nn.Conv2d)]
     assert groups == [1, 2, 2, 16, 4, 4, 32, 8, 1]
-    assert result.reasons == {"model.10.conv": "it gives the model's outputs"}
+    assert result.reasons.pop("model.10.conv") == "it gives the model's outputs"
+    assert set(result.reasons.values()) <= {"what is above the threshold keeps all its channels"}
 
 
 @pytest.mark.parametrize("percent", [0.25, 0.5, 0.75])

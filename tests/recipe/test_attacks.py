@@ -283,6 +283,7 @@ def test_a_mutated_recipe_is_taken_or_refused_in_words(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_thousand_mutated_recipes_are_taken_or_refused_in_words(tmp_path):
     taken, refused = attack(10_000, tmp_path)
     print(f"{taken} taken, {refused} refused")

@@ -57,7 +57,7 @@ steps:
         "r.yaml:8: train has no option 'epoch'. Did you mean 'epochs'? Allowed: epochs",
         "r.yaml:8: train: epochs must be at least 1",
         "r.yaml:8: train: lr must be a number",
-        "r.yaml:9: calibrate needs a quantize step before it.",
+        "r.yaml:9: calibrate needs a quantize or a prune step before it.",
         "r.yaml:10: There is no quantizer 'ioa'. Did you mean 'iao'? Installed: dorefa",
         "r.yaml:11: unknown step 'trian'. Did you mean 'train'? Steps: train",
         "r.yaml:12: prune needs the option 'pruner'",

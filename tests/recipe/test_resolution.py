@@ -40,7 +40,7 @@ def refusal(*steps, **others):
         ([QUANTIZE, Train(), PRUNE], "steps.2.prune: prune must come before quantize"),
         ([Fuse(), PRUNE], "steps.1.prune: prune must come before fuse"),
         ([QUANTIZE, Train(), QUANTIZE], "steps.2.quantize: the model is quantized already"),
-        ([Calibrate(), QUANTIZE], "steps.0.calibrate: calibrate needs a quantize step before"),
+        ([Calibrate(), QUANTIZE], "steps.0.calibrate: calibrate needs a quantize or a prune"),
         ([Train(), Freeze()], "steps.1.freeze: freeze needs a quantize step before it"),
         ([QUANTIZE, Freeze()], "steps.1.freeze: freeze needs a quantize step before it, and after"),
         ([QUANTIZE, Evaluate()], "steps.1.evaluate: evaluate needs a train or calibrate step"),
