@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _WITH_AUXILIARY_LOGITS = ("googlenet", "inception_v3")
 _OF_ONE_SIZE = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
+_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+"""Detectors whose weights torchvision trained with batch norms that add nothing to variances."""
 _COUNTS = ("num_classes", "num_columns")
 """What a detector's modules call the number of classes that they keep."""
 
@@ -38,32 +40,33 @@ class TorchvisionModel(Model):
     )
 
     def build(self) -> nn.Module:
+        fresh = self.structure()
         if self.weights is None:
-            return self._untrained()
-        weights = self._chosen(self.weights)
+            return fresh
+        weights = self._known(self.weights)
         model: nn.Module = _fetched(self.architecture, weights, weights=weights)
         self._leave_out_auxiliaries(model)
-        for name, module in self.structure().named_modules():
+        for name, module in fresh.named_modules():
             trained = model.get_submodule(name)
-            if type(module) is type(trained) and _shapes(module) != _shapes(trained):
+            if _shapes(module) != _shapes(trained):
                 model.set_submodule(name, module)
             for count in _COUNTS:
                 if hasattr(module, count):
                     setattr(trained, count, getattr(module, count))
-        return model
+        return model.requires_grad_()
 
-    def _untrained(self) -> nn.Module:
-        """The model with no trained weights, but those of its backbone."""
-        return self.structure()
-
-    def _chosen(self, weights: str) -> Any:
-        from torchvision.models import get_model_weights
-
-        known = get_model_weights(self.architecture).__members__
-        return _known(weights, known, "weights", self.architecture)
+    @abstractmethod
+    def structure(self) -> nn.Module:
+        """The model as `build` gives it, with no weights fetched."""
 
     def _leave_out_auxiliaries(self, model: Any) -> None:
         """Removes what only training uses from a model that came with weights."""
+
+    def _known(self, weights: str) -> Any:
+        from torchvision.models import get_model_weights
+
+        known = get_model_weights(self.architecture).__members__
+        return _member(weights, known, "weights", self.architecture)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +92,7 @@ class TorchvisionClassifier(TorchvisionModel):
 
     def _options_of(self, weights: str) -> dict[str, Any]:
         """What torchvision makes of a model beside its weights: some want images of other sizes."""
-        size = self._chosen(weights).meta["min_size"]
+        size = self._known(weights).meta["min_size"]
         if self.architecture in _WITH_AUXILIARY_LOGITS:
             return {"transform_input": True}
         if self.architecture.startswith("vit_"):
@@ -112,24 +115,32 @@ class _WithBackbone(TorchvisionModel):
         None, doc="Trained weights of the backbone alone, by torchvision's name; null for fresh."
     )
 
-    def structure(self) -> nn.Module:
-        from torchvision.models import get_model_builder
+    def build(self) -> nn.Module:
+        if self.weights is not None or self.weights_backbone is None:
+            return super().build()
+        weights = self._known_backbone(self.weights_backbone)
+        model: nn.Module = _fetched(
+            self.architecture, weights, **self._options(), weights=None, weights_backbone=weights
+        )
+        return model.requires_grad_()
 
-        options: dict[str, Any] = {"weights": None, "weights_backbone": None, **self._options()}
-        fresh: nn.Module = get_model_builder(self.architecture)(**options)
+    def structure(self) -> nn.Module:
+        from torchvision.models import get_model
+
+        if self.weights is not None:
+            self._known(self.weights)
+        elif self.weights_backbone is not None:
+            self._known_backbone(self.weights_backbone)
+        options = {"weights": None, "weights_backbone": None, **self._options()}
+        fresh: nn.Module = get_model(self.architecture, **options)
         return fresh
 
-    def _untrained(self) -> nn.Module:
+    def _known_backbone(self, weights: str) -> Any:
         from torchvision.models import get_model_builder
 
-        if self.weights_backbone is None:
-            return self.structure()
         hint = typing.get_type_hints(get_model_builder(self.architecture))["weights_backbone"]
         known = typing.get_args(hint)[0].__members__
-        weights = _known(self.weights_backbone, known, "weights_backbone", self.architecture)
-        options = {"weights": None, "weights_backbone": weights, **self._options()}
-        fetched: nn.Module = _fetched(self.architecture, weights, **options)
-        return fetched
+        return _member(weights, known, "weights_backbone", self.architecture)
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
@@ -191,12 +202,17 @@ class TorchvisionDetector(TorchvisionSSD):
     )
 
     def build(self) -> nn.Module:
-        return self._sized(super().build())
+        return self._scaling(super().build())
 
     def structure(self) -> nn.Module:
-        return self._sized(super().structure())
+        """The same, its norms frozen where torchvision freezes those that come with weights."""
+        model = super().structure()
+        if (self.weights or self.weights_backbone) and not self.architecture.endswith("_v2"):
+            eps = 0.0 if self.weights and self.architecture in _WITHOUT_EPS else 1e-5
+            _freeze_norms(model.get_submodule("backbone.body"), eps)
+        return self._scaling(model)
 
-    def _sized(self, model: Any) -> nn.Module:
+    def _scaling(self, model: Any) -> nn.Module:
         if self.min_size is not None:
             model.transform.min_size = (self.min_size,)
         if self.max_size is not None:
@@ -218,7 +234,7 @@ def __getattr__(name: str) -> type[TorchvisionModel]:
     return type(name, (base,), {"__doc__": base.__doc__, "architecture": name})
 
 
-def _known(name: str, known: Mapping[str, Any], option_name: str, architecture: str) -> Any:
+def _member(name: str, known: Mapping[str, Any], option_name: str, architecture: str) -> Any:
     if name not in known:
         raise OptionError(
             f"torchvision has no {option_name} {name!r} for {architecture}."
@@ -239,6 +255,15 @@ def _fetched(architecture: str, fetched: Any, **options: Any) -> Any:
             f"The weights {fetched.name} of {architecture} could not be fetched ({error}). Put "
             f"{fetched.url} into torch's hub folder, or run once where there is a network."
         ) from error
+
+
+def _freeze_norms(backbone: nn.Module, eps: float) -> None:
+    from torch import nn
+    from torchvision.ops import FrozenBatchNorm2d
+
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            backbone.set_submodule(name, FrozenBatchNorm2d(module.num_features, eps=eps))
 
 
 def _shapes(module: nn.Module) -> list[Any]:

@@ -200,3 +200,35 @@ def test_a_backbone_may_come_with_weights_of_its_own(create, monkeypatch):
     assert torch.equal(model.backbone["0"][0].weight, trained["features.0.0.weight"])
     with pytest.raises(OptionError, match=r"no weights_backbone 'BEST'.*Allowed: IMAGENET1K_V1"):
         create("model", name, weights_backbone="BEST").build()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", {"weights": "DEFAULT", "max_size": 96}),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", {"weights_backbone": "DEFAULT"}),
+        ("retinanet_resnet50_fpn", {"weights": "COCO_V1"}),
+        ("ssdlite320_mobilenet_v3_large", {"weights": "DEFAULT"}),
+        ("deeplabv3_mobilenet_v3_large", {"weights": "DEFAULT"}),
+    ],
+    ids=str,
+)
+def test_a_structure_of_other_tasks_is_that_of_the_trained_model_and_fetches_nothing(
+    create, monkeypatch, name, options
+):
+    technique = create("model", f"torchvision/{name}", num_classes=4, **options)
+
+    def fetch(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
+    structure = technique.structure()
+    with pytest.raises(DataError, match="could not be fetched"):
+        technique.build()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: {})
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+    trained = technique.build()
+    assert str(structure) == str(trained).replace("  (aux_classifier): None\n", "")
+    shapes = {key: tensor.shape for key, tensor in trained.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in structure.state_dict().items()} == shapes
+    assert all(parameter.requires_grad for parameter in trained.parameters())
