@@ -19,10 +19,16 @@ class Contents:
     Args:
         shape: Of each image: [channels, height, width].
         classes: How many its labels tell apart.
+        labels: Their names, in the order of their numbers.
+        mean: What was subtracted from each channel of an image in 0..1.
+        std: What each channel was divided by after that.
     """
 
     shape: tuple[int, ...]
     classes: int
+    labels: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 class Dataset(ABC):

@@ -26,6 +26,19 @@ TORCHVISION_MODELS = (
 )  # fmt: skip
 """Names of torchvision's classification models; listing them needs no torchvision."""
 
+TORCHVISION_SEGMENTERS = (
+    "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet101", "deeplabv3_resnet50", "fcn_resnet101",
+    "fcn_resnet50", "lraspp_mobilenet_v3_large",
+)  # fmt: skip
+
+TORCHVISION_DETECTORS = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fcos_resnet50_fpn",
+    "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large",
+)  # fmt: skip
+"""All but the one of keypoints."""
+
 
 @hookimpl
 def micronet_models() -> list[Technique]:
@@ -48,13 +61,23 @@ def micronet_models() -> list[Technique]:
             )
             for depth, parameters in _RESNETS.items()
         ),
+        Technique(
+            "unet_small",
+            "U-Net for segmentation, 0.12 million parameters.",
+            "micronet_zoo.models:UNet",
+        ),
+        Technique(
+            "yolo_small",
+            "Anchor-free detector of three strides, 0.43 million parameters.",
+            "micronet_zoo.models:YOLO",
+        ),
         *(
             Technique(
                 f"torchvision/{name}",
                 f"torchvision's {name}, with fresh or trained weights.",
                 f"micronet_zoo.torchvision_models:{name}",
             )
-            for name in TORCHVISION_MODELS
+            for name in (*TORCHVISION_MODELS, *TORCHVISION_SEGMENTERS, *TORCHVISION_DETECTORS)
         ),
     ]
 
@@ -73,8 +96,23 @@ def micronet_datasets() -> list[Technique]:
             "micronet_zoo.datasets:CIFAR10",
         ),
         Technique(
+            "digit_scenes",
+            "Handwritten digits on photographs, with boxes or masks; needs no network.",
+            "micronet_zoo.digit_scenes:DigitScenes",
+        ),
+        Technique(
             "image_folder",
             "Your own images: a folder for train and one for test, in each a folder a class.",
-            "micronet_zoo.datasets:ImageFolder",
+            "micronet_zoo.image_folder:ImageFolder",
+        ),
+        Technique(
+            "segmentation_folder",
+            "Your own images with a mask each: folders of images, and folders of masks.",
+            "micronet_zoo.segmentation_folder:SegmentationFolder",
+        ),
+        Technique(
+            "coco",
+            "Your own images with boxes: folders of images, and COCO's JSON files.",
+            "micronet_zoo.coco:COCO",
         ),
     ]

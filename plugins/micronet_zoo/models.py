@@ -107,6 +107,51 @@ class ResNet152(ResNet):
     bottlenecks, blocks = True, (3, 8, 36, 3)
 
 
+@attrs.frozen(kw_only=True)
+class UNet(Model):
+    """U-Net (Ronneberger et al. 2015) for images of any size: a class for each pixel.
+
+    Three halvings of the size, convolutions with batch norm and ReLU, bilinear up-sampling. It
+    gives logits [batch, num_classes, height, width].
+    """
+
+    num_classes: int = option(11, ge=1, most=10**6, doc="Classes to tell apart.")
+    width: int = option(
+        8, ge=1, most=10**4, doc="Channels at full size; each halving doubles them."
+    )
+
+    def build(self) -> nn.Module:
+        from micronet_zoo.unet import UNetModule
+
+        return UNetModule(self.num_classes, self.width)
+
+
+@attrs.frozen(kw_only=True)
+class YOLO(Model):
+    """Anchor-free detector for images whose sides are multiples of 32.
+
+    SiLU, CSP blocks, a feature pyramid and decoupled heads as YOLOv8 has them. It gives a map
+    [batch, 4 + num_classes, h, w] for each of the strides 8, 16 and 32, in train mode and in eval
+    mode: a box's distances to its sides and the labels' logits. `micronet_zoo.boxes` has their
+    loss and makes boxes of them.
+    """
+
+    num_classes: int = option(
+        11,
+        ge=1,
+        most=10**6,
+        doc="Labels to tell apart, from 0; where 0 is the background, that counts.",
+    )
+    width: int = option(
+        8, ge=1, most=10**4, doc="Channels of the stem; later layers have up to eight times that."
+    )
+
+    def build(self) -> nn.Module:
+        from micronet_zoo.yolo import YOLOModule
+
+        return YOLOModule(self.num_classes, self.width)
+
+
 def _check_cfg(cfg: tuple[int, ...]) -> None:
     if len(cfg) != 8 or min(cfg) < 1:  # noqa: PLR2004 (the architecture's depth)
         raise OptionError(f"cfg needs eight channel counts of at least 1, got {list(cfg)}.", "cfg")
