@@ -63,7 +63,7 @@ def micronet_models() -> list[Technique]:
         ),
         Technique(
             "unet_small",
-            "U-Net for segmentation, 0.12 million parameters.",
+            "U-Net for segmentation, 0.49 million parameters.",
             "micronet_zoo.models:UNet",
         ),
         Technique(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,7 +137,7 @@ class Annotations:
             DataError: A file is not in the folder.
         """
         located = [(folder / name, objects) for name, objects in self.images]
-        missing = [path for path, _ in located if not path.is_file()]
+        missing = [path for path, _ in located if not os.path.isfile(path)]  # noqa: PTH113 (of any name)
         if missing:
             others = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
             raise DataError(f"The image {missing[0]} of {self.file} is not there{others}.")

@@ -111,13 +111,13 @@ class ResNet152(ResNet):
 class UNet(Model):
     """U-Net (Ronneberger et al. 2015) for images of any size: a class for each pixel.
 
-    Three halvings of the size, convolutions with batch norm and ReLU, bilinear up-sampling. It
-    gives logits [batch, num_classes, height, width].
+    Convolutions with batch norm and ReLU at a half to a sixteenth of the size, bilinear
+    up-sampling. It gives logits [batch, num_classes, height, width].
     """
 
     num_classes: int = option(11, ge=1, most=10**6, doc="Classes to tell apart.")
     width: int = option(
-        8, ge=1, most=10**4, doc="Channels at full size; each halving doubles them."
+        16, ge=1, most=10**4, doc="Channels at half of the size; each halving doubles them."
     )
 
     def build(self) -> nn.Module:

@@ -8,11 +8,11 @@ from torch.nn.functional import interpolate, max_pool2d
 
 
 class ConvBNReLU(nn.Sequential):
-    """3x3 convolution that keeps the image's size, batch norm, ReLU."""
+    """3x3 convolution, batch norm, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
@@ -30,15 +30,16 @@ class UNetModule(nn.Module):
 
     Args:
         num_classes: Classes of a pixel.
-        width: Channels at full size; each of three halvings of the size doubles them.
+        width: Channels at half of the size; each of three further halvings doubles them.
     """
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
         channels = [width << level for level in range(4)]
+        self.stem = ConvBNReLU(3, width, stride=2)
         self.encoder = nn.ModuleList(
             DoubleConv(before, after)
-            for before, after in zip([3, *channels[:-1]], channels, strict=True)
+            for before, after in zip([width, *channels[:-1]], channels, strict=True)
         )
         self.decoder = nn.ModuleList(
             DoubleConv(below + beside, beside)
@@ -46,8 +47,8 @@ class UNetModule(nn.Module):
         )
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = []
+    def forward(self, images: Tensor) -> Tensor:
+        x, features = self.stem(images), []
         for level, stage in enumerate(self.encoder):
             x = stage(x if level == 0 else max_pool2d(x, 2))
             features.append(x)
@@ -55,4 +56,4 @@ class UNetModule(nn.Module):
             x = interpolate(x, beside.shape[-2:], mode="bilinear", align_corners=False)
             x = stage(torch.cat([beside, x], 1))
         logits: Tensor = self.classifier(x)
-        return logits
+        return interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)

@@ -27,7 +27,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--width", type=int, default=8)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -41,7 +40,7 @@ def main() -> None:
     )
     train, test = data.load()
     name = "yolo_small" if detects else "unet_small"
-    model = create("model", name, num_classes=11, width=arguments.width).build()
+    model = create("model", name, num_classes=11).build()
     start = time.process_time()
     fit(model, train, detection_loss if detects else torch.nn.functional.cross_entropy, arguments)
     trained = time.process_time()

@@ -1,9 +1,9 @@
-"""Residual networks for small images, and torchvision's classification models by name."""
+"""Residual networks for small images, and torchvision's models by name."""
 
 import pytest
 import torch
 import torchvision
-from micronet_zoo import TORCHVISION_MODELS
+from micronet_zoo import TORCHVISION_DETECTORS, TORCHVISION_MODELS, TORCHVISION_SEGMENTERS
 from torchvision.models import WeightsEnum
 
 from micronet import registry
@@ -11,10 +11,16 @@ from micronet.errors import DataError, OptionError
 from micronet.measure import params_m
 
 
-def test_every_classification_model_of_torchvision_is_registered():
+def test_every_model_of_torchvision_for_the_tasks_is_registered():
+    models = torchvision.models
+    detectors = models.list_models(module=models.detection)
+    detectors.remove("keypointrcnn_resnet50_fpn")
+    assert sorted(TORCHVISION_MODELS) == models.list_models(module=models)
+    assert sorted(TORCHVISION_SEGMENTERS) == models.list_models(module=models.segmentation)
+    assert sorted(TORCHVISION_DETECTORS) == detectors
     listed = [entry.name for entry in registry.list("model") if "/" in entry.name]
-    assert listed == [f"torchvision/{name}" for name in sorted(TORCHVISION_MODELS)]
-    assert sorted(TORCHVISION_MODELS) == torchvision.models.list_models(module=torchvision.models)
+    names = (*TORCHVISION_MODELS, *TORCHVISION_SEGMENTERS, *TORCHVISION_DETECTORS)
+    assert listed == [f"torchvision/{name}" for name in sorted(names)]
 
 
 @pytest.mark.parametrize(
@@ -114,3 +120,115 @@ def test_weights_for_larger_images_are_kept_whole(create, monkeypatch):
     model = create("model", "torchvision/vit_b_16", weights=known.name, num_classes=7).build()
     kept = [k for k, tensor in model.state_dict().items() if torch.equal(tensor, trained[k])]
     assert len(model.state_dict()) - len(kept) == 2
+
+
+@pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"])
+def test_a_torchvision_segmenter_gives_logits_for_each_pixel(create, name):
+    model = create("model", f"torchvision/{name}", num_classes=5).build()
+    for training in (True, False):
+        outputs = model.train(training)(torch.rand(2, 3, 32, 48))
+        assert {key: tensor.shape for key, tensor in outputs.items()} == {"out": (2, 5, 32, 48)}
+
+
+DETECTORS = {
+    "ssdlite320_mobilenet_v3_large": {},
+    "fasterrcnn_mobilenet_v3_large_320_fpn": {"min_size": 64, "max_size": 96},
+    "retinanet_resnet50_fpn": {"min_size": 64, "max_size": 96},
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_torchvision_detector_learns_from_targets_and_gives_boxes(create, name):
+    torch.manual_seed(0)
+    model = create("model", f"torchvision/{name}", num_classes=4, **DETECTORS[name]).build()
+    images = list(torch.rand(2, 3, 64, 96))
+    targets = [
+        {"boxes": torch.tensor([[8.0, 8.0, 40.0, 50.0]]), "labels": torch.tensor([3])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    assert sum(model.train()(images, targets).values()).isfinite()
+    with torch.no_grad():
+        found = model.eval()(images)
+    assert [set(each) for each in found] == [{"boxes", "labels", "scores"}] * 2
+
+
+def test_images_are_scaled_within_the_sizes_that_are_asked_for(create):
+    name = "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn"
+    transform = create("model", name, min_size=64, max_size=80).build().transform
+    images, _ = transform([torch.rand(3, 100, 200)])
+    assert images.image_sizes == [(40, 80)]
+    with pytest.raises(OptionError, match="has no option 'min_size'"):
+        create("model", "torchvision/ssdlite320_mobilenet_v3_large", min_size=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "fresh"),
+    [
+        ("deeplabv3_mobilenet_v3_large", 2),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", 4),
+        ("retinanet_resnet50_fpn", 2),
+        ("ssdlite320_mobilenet_v3_large", 12),
+    ],
+)
+def test_trained_weights_of_other_tasks_load_and_the_heads_fit_the_classes(
+    create, monkeypatch, name, fresh
+):
+    classes = 21 if name.startswith("deeplab") else 91
+    options = {"aux_loss": True} if name.startswith("deeplab") else {}
+    trained = torchvision.models.get_model(
+        name, num_classes=classes, weights_backbone=None, **options
+    ).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: trained)
+    model = create("model", f"torchvision/{name}", weights="DEFAULT", num_classes=4).build()
+    state = model.state_dict()
+    kept = [key for key, tensor in state.items() if torch.equal(tensor, trained[key])]
+    assert len(state) - len(kept) == fresh
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        found = model.eval()(images if classes == 21 else list(images))
+    if classes == 21:
+        assert {key: tensor.shape for key, tensor in found.items()} == {"out": (2, 4, 64, 64)}
+    else:
+        assert all(label < 4 for each in found for label in each["labels"])
+
+
+def test_a_backbone_may_come_with_weights_of_its_own(create, monkeypatch):
+    name = "torchvision/lraspp_mobilenet_v3_large"
+    trained = torchvision.models.mobilenet_v3_large().state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: trained)
+    model = create("model", name, weights_backbone="DEFAULT", num_classes=4).build()
+    assert torch.equal(model.backbone["0"][0].weight, trained["features.0.0.weight"])
+    with pytest.raises(OptionError, match=r"no weights_backbone 'BEST'.*Allowed: IMAGENET1K_V1"):
+        create("model", name, weights_backbone="BEST").build()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", {"weights": "DEFAULT", "max_size": 96}),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", {"weights_backbone": "DEFAULT"}),
+        ("retinanet_resnet50_fpn", {"weights": "COCO_V1"}),
+        ("ssdlite320_mobilenet_v3_large", {"weights": "DEFAULT"}),
+        ("deeplabv3_mobilenet_v3_large", {"weights": "DEFAULT"}),
+    ],
+    ids=str,
+)
+def test_a_structure_of_other_tasks_is_that_of_the_trained_model_and_fetches_nothing(
+    create, monkeypatch, name, options
+):
+    technique = create("model", f"torchvision/{name}", num_classes=4, **options)
+
+    def fetch(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
+    structure = technique.structure()
+    with pytest.raises(DataError, match="could not be fetched"):
+        technique.build()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: {})
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+    trained = technique.build()
+    assert str(structure) == str(trained)
+    shapes = {key: tensor.shape for key, tensor in trained.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in structure.state_dict().items()} == shapes
+    assert all(parameter.requires_grad for parameter in trained.parameters())
