@@ -16,8 +16,8 @@ from micronet_zoo.preprocessing import (
     MEAN_DOC,
     STD_DOC,
     Augmentation,
-    check_path,
     check_statistics,
+    is_there,
 )
 
 
@@ -48,11 +48,11 @@ class ImageFolder(Dataset):
 
     def __attrs_post_init__(self) -> None:
         check_statistics(self.mean, self.std)
-        check_path(self.root, "root", "folder")
-        if not ((self._folder / "train").is_dir() and self._test_folder is not None):
+        there = is_there(self.root, "root", "folder")
+        if not (there and (self._folder / "train").is_dir() and self._test_folder is not None):
             raise OptionError(
                 f"root must hold a folder 'train' and a folder 'test' or 'val', and "
-                f"{self.root!r} does not.",
+                f"{self.root!r} {'does not' if there else 'is no folder'}.",
                 "root",
             )
 

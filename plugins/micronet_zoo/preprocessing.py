@@ -32,11 +32,15 @@ def check_statistics(mean: Statistics | None, std: Statistics | None) -> None:
 
 def check_path(text: str, option: str, kind: Literal["file", "folder"]) -> None:
     """Raises OptionError unless a path is there and of that kind."""
+    if not is_there(text, option, kind):
+        raise OptionError(f"{option} must be a {kind}, and {text!r} is none.", option)
+
+
+def is_there(text: str, option: str, kind: Literal["file", "folder"]) -> bool:
+    """Whether a path is there and of that kind; raises OptionError if that can't be told."""
     try:
         path = Path(text).expanduser()
-        right = path.is_dir() if kind == "folder" else path.is_file()
+        return path.is_dir() if kind == "folder" else path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long, of no user, with a NUL
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise OptionError(f"{option} {text!r} can't be read: {reason}.", option) from error
-    if not right:
-        raise OptionError(f"{option} must be a {kind}, and {text!r} is none.", option)

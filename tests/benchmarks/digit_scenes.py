@@ -62,7 +62,11 @@ def fit(model, data, loss_function, arguments) -> None:
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, arguments.lr, epochs=arguments.epochs, steps_per_epoch=len(loader)
+        optimizer,
+        arguments.lr,
+        epochs=arguments.epochs,
+        steps_per_epoch=len(loader),
+        pct_start=0.1,
     )
     model.train()
     for epoch in range(arguments.epochs):
