@@ -77,7 +77,7 @@ def sensitivities(
     context = open_run(run, cpu=cpu, model=model, data=data, task=task)
     index = _last_float(context)
     unpruned = context.model_after(index).cpu()
-    before = _value(context, unpruned)
+    before = _value(context, context.model_after(index))
     whole = _pruner(pruner, fractions[0])
     groups = whole.groups(unpruned, context.example_inputs)
     if not groups:
