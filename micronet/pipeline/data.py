@@ -62,7 +62,7 @@ def look_through(data: Samples) -> None:
     Raises:
         DataError: One can't be trained with.
     """
-    indices = {*range(0, len(data), max(1, len(data) // _LOOKED_AT)), len(data) - 1}
+    indices = {0, 1, *range(0, len(data), max(1, len(data) // _LOOKED_AT)), len(data) - 1}
     kept = getattr(data.data, "targets", None)
     if isinstance(data.data, TensorDataset) and len(data.data.tensors) > 1:
         kept = data.data.tensors[1]
