@@ -45,7 +45,7 @@ def silenced(model: nn.Module, plan: PruningPlan) -> nn.Module:
     for name, kept in plan.layers.items():
         owner = _owner(silent, name)
         parameter = getattr(owner, name.rpartition(".")[2], None)
-        if isinstance(parameter, nn.Parameter):
+        if isinstance(parameter, Tensor):
             _fill(parameter, kept.axis, kept.outputs)
         else:
             _silence(owner, kept)

@@ -69,7 +69,7 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         try:
             path, _, attribute = name.rpartition(".")
             owner = pruned.get_submodule(path)
-            if isinstance(getattr(owner, attribute, None), nn.Parameter):
+            if isinstance(getattr(owner, attribute, None), Tensor):
                 _select(owner, attribute, torch.tensor(kept.outputs), kept.axis, done)
             elif id(layer := pruned.get_submodule(name)) not in done:
                 done[id(layer)] = layer  # a layer may have several names

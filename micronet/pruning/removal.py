@@ -184,7 +184,8 @@ def _plan(channels: Channels, order: dict[Key, Ints]) -> PruningPlan:
         if not isinstance(layer, nn.Module):
             if _changed(outputs, side):
                 assert isinstance(side.role, int)
-                layers[side.names[0]] = Kept(_tuple(outputs), (), axis=side.role)
+                own = Kept(_tuple(outputs), (), axis=side.role)
+                layers.update(dict.fromkeys(side.names, own))
         elif side.role == "outputs":
             inputs: tuple[int, ...] = ()
             groups, changed = 1, _changed(outputs, side)
