@@ -27,10 +27,12 @@ def pointwise(follower: Follower, out: Tensor, tensors: Sequence[Tensor]) -> Non
         return
     expanded = [(t, labels.expand(out.shape)) for t, labels in known]
     axes = {axis for _, labels in expanded for axis in varying(labels)}
-    # One number for all channels, as of a spatial attention, couples nothing.
+    # One number for all channels, as of a spatial attention or a head, couples nothing.
     chosen = [labels for t, labels in expanded if axes <= {*varying(labels), *wide(t, out.dim())}]
     result = chosen[0] if chosen else expanded[0][1]
-    for other in chosen[1:]:
+    last = max(varying(result), default=None)
+    chosen += [o for _, o in expanded if last in varying(o) and not any(o is c for c in chosen)]
+    for other in chosen[1:] if chosen else []:
         one, two = narrow(result, other)
         follower.couple(one, two)
         if bool((one == 0).any()):

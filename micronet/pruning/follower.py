@@ -69,6 +69,8 @@ class Trace:
         positions: For each weighted layer, by its name, how often it computes all its outputs for
             one image.
         depthwise: Names of the convolutions that have a group for each input channel.
+        counters: For each attribute that counts channels, by name: its value, and the channels at
+            all places of an activation that is divided by it, 0 for none.
     """
 
     sides: dict[Key, Side] = attrs.field(factory=dict)
@@ -78,6 +80,7 @@ class Trace:
     locked: dict[int, str] = attrs.field(factory=dict)
     positions: dict[str, float] = attrs.field(factory=dict)
     depthwise: set[str] = attrs.field(factory=set)
+    counters: dict[str, list[tuple[int, Ints]]] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -238,6 +241,11 @@ class Follower:
     def give(self, out: Tensor, axis: int, side: Side) -> None:
         """Labels an activation, along an axis, with the channels of a side."""
         self.label(out, along(axis, side.first, side.size, out.shape))
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is a layer whose channels are known."""
+    return isinstance(module, _LAYERS)
 
 
 def key_of(layer: nn.Module) -> Any:

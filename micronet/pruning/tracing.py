@@ -24,6 +24,7 @@ from micronet.errors import PruningError
 from micronet.graph.batches import batch_size, first_rows, joined
 from micronet.graph.modes import attention_in_parts, modes_kept
 from micronet.graph.outputs import tensors
+from micronet.pruning.attributes import Counting, sourced
 from micronet.pruning.follower import Follower, Trace
 from micronet.pruning.operations import follow
 from micronet.pruning.unreached import unreached, watch
@@ -87,6 +88,8 @@ def _beside(found: Trace) -> Trace:
 
 
 def _take(found: Trace, more: Trace) -> None:
+    for name, counted in more.counters.items():
+        found.counters.setdefault(name, []).extend(counted)
     found.sides, found.channels = more.sides, more.channels
     found.locked = {**more.locked, **found.locked}
 
@@ -118,13 +121,25 @@ def _run(
     missing: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Follows a forward pass, in which what may feed layers that are missing is locked."""
+    if torch.is_inference_mode_enabled():
+        raise PruningError(
+            "Channels can't be followed under torch.inference_mode; prune outside of it, or under "
+            "torch.no_grad."
+        )
     working: list[nn.Module] = [model]
     follower = Follower(model, found, working)
     if missing:
         follower.watched = watch(follower, missing)
     watching = _Watching(follower)
     try:
-        with torch.no_grad(), attention_in_parts(), _watched(model, working), watching:
+        with (
+            torch.no_grad(),
+            attention_in_parts(),
+            _watched(model, working),
+            sourced(model),
+            watching,
+            Counting(follower),
+        ):
             outputs = model(*inputs)
     except Exception as error:  # whatever the model's code raises
         inner = next(m for m in reversed(working) if any(m.children()) or m is model)

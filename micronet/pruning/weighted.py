@@ -35,7 +35,9 @@ def convolution(follower: Follower, out: Tensor, given: Given) -> None:
     elif view.computed:
         why = f"{name!r} computes its weight from those of all inputs together"
         follower.lock_side(inputs, why)
-    _give_counted(follower, out, outputs)
+    # A transposed convolution computes all its outputs once for each place of its input.
+    places = x.numel() / x.shape[1] if given["transposed"] else out.numel() / out.shape[1]
+    _give_counted(follower, out, outputs, places)
 
 
 def _mixed(labels: Tensor) -> bool:
@@ -72,12 +74,12 @@ def linear(follower: Follower, out: Tensor, given: Given) -> None:
             follower.lock_labels(labels, f"its channels lie along an axis that {name!r} mixes")
             labels = None
         follower.read(labels, 1, inputs)
-        _give_counted(follower, out, outputs)
+        _give_counted(follower, out, outputs, out.numel() / out.shape[1])
 
 
-def _give_counted(follower: Follower, out: Tensor, outputs: Side) -> None:
+def _give_counted(follower: Follower, out: Tensor, outputs: Side, computed: float) -> None:
     name, positions = outputs.names[0], follower.found.positions
-    positions[name] = positions.get(name, 0) + out.numel() / outputs.size
+    positions[name] = positions.get(name, 0) + computed
     follower.give(out, 1, outputs)
 
 
