@@ -43,6 +43,9 @@ class Sourced(int):
         new.sources = sources
         return new
 
+    def __reduce__(self) -> Any:
+        return int, (int(self),)  # a copy, of what a forward pass keeps, knows no source
+
 
 def _computed(operation: Callable[[int, int], int]) -> Callable[[Sourced, Any], Any]:
     def compute(self: Sourced, other: Any) -> Any:
