@@ -92,7 +92,7 @@ def is_count(owner: nn.Module, attribute: str) -> bool:
     value = getattr(owner, name, None)
     if index:
         value = value[int(index)] if isinstance(value, (list, tuple)) else None
-    return isinstance(value, int)
+    return type(value) is int
 
 
 def _set_count(owner: nn.Module, attribute: str, count: int) -> None:
