@@ -52,7 +52,8 @@ def with_statistics(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.weight, 0.2, 1.5, generator=generator)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.2, 1.5, generator=generator)
             nn.init.uniform_(module.running_mean, -0.1, 0.1, generator=generator)
             nn.init.uniform_(module.running_var, 0.5, 2.0, generator=generator)
     if isinstance(model, VisionTransformer):  # torchvision's start with zeros

@@ -7,7 +7,7 @@ import attrs
 from micronet.errors import PruningError
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.pruning.costs import Cost
-from micronet.pruning.planner import Planner
+from micronet.pruning.planner import Planner, described
 from micronet.pruning.selection import Counts
 
 TOLERANCE = 0.02
@@ -75,7 +75,8 @@ def of_cost(planner: Planner, cost: Cost, fraction: float) -> Outcome:
         if most.went < fraction - TOLERANCE:
             raise PruningError(
                 f"The model can lose at most {most.went:.1%} of its {cost.name}, not "
-                f"{fraction:.1%}: some layers must stay, and each keeps some channels."
+                f"{fraction:.1%}: each layer keeps some channels, and these stay whole: "
+                f"{described(planner.reasons)}."
             )
     return best
 

@@ -47,6 +47,7 @@ class Channels:
         groups: The sets that a layer gives.
         positions: See `Trace`.
         depthwise: See `Trace`.
+        counters: See `Trace`.
     """
 
     sides: dict[Key, Side]
@@ -55,6 +56,7 @@ class Channels:
     groups: list[Group]
     positions: dict[str, float]
     depthwise: set[str]
+    counters: dict[str, list[tuple[int, Ints]]]
 
     @classmethod
     def of(cls, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Channels:
@@ -95,7 +97,9 @@ class Channels:
         ):
             np.add.at(kinds, set_of[channel], _mixed("place", int(operation), int(place)))
         groups = _groups(found, set_of, layers)
-        return cls(found.sides, set_of, kinds, groups, found.positions, found.depthwise)
+        return cls(
+            found.sides, set_of, kinds, groups, found.positions, found.depthwise, found.counters
+        )
 
 
 def _groups(found: Trace, set_of: Ints, layers: NDArray[np.uint64]) -> list[Group]:

@@ -66,6 +66,6 @@ def _weights(channels: Channels, outputs: Side, widths: Widths) -> float:
     return out * math.prod(layer.kernel_size) * (1 if depthwise else into / layer.groups)
 
 
-def _numbers(layer: nn.Module | nn.Parameter) -> int:
+def _numbers(layer: nn.Module | Tensor) -> int:
     own = layer.parameters(recurse=False) if isinstance(layer, nn.Module) else [layer]
-    return sum(parameter.numel() for parameter in own)
+    return sum(tensor.numel() for tensor in own if isinstance(tensor, nn.Parameter))

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from micronet.errors import PruningError
 from micronet.graph.copying import copy_of
 from micronet.graph.guard import ChangedFunctionError, check_same_function
-from micronet.pruning.plan import Kept, PruningPlan
+from micronet.pruning.plan import Kept, PruningPlan, is_count
 
 _ACROSS_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
@@ -43,9 +43,12 @@ def silenced(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """A copy of the whole model with zeros for what a plan drops, and for what reads it."""
     silent = copy_of(model)
     for name, kept in plan.layers.items():
+        path, _, attribute = name.rpartition(".")
+        if is_count(silent.get_submodule(path), attribute):
+            continue
         owner = _owner(silent, name)
         parameter = getattr(owner, name.rpartition(".")[2], None)
-        if isinstance(parameter, nn.Parameter):
+        if isinstance(parameter, Tensor):
             _fill(parameter, kept.axis, kept.outputs)
         else:
             _silence(owner, kept)
@@ -56,7 +59,7 @@ def _owner(model: nn.Module, name: str) -> nn.Module:
     """The layer of a name, or the module that has a parameter of that name."""
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    own = getattr(owner, attribute)
+    own = getattr(owner, attribute, None)
     return own if isinstance(own, nn.Module) else owner
 
 

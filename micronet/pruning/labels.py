@@ -19,11 +19,23 @@ def along(axis: int, first: int, count: int, shape: Sequence[int]) -> Tensor:
 
 def varying(labels: Tensor) -> list[int]:
     """The axes along which labels differ."""
-    return [
-        axis
-        for axis, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True))
-        if size > 1 and stride != 0 and bool((labels != labels.narrow(axis, 0, 1)).any())
-    ]
+    for axis, stride in enumerate(labels.stride()):
+        if stride == 0 and labels.shape[axis] > 1:
+            labels = labels.narrow(axis, 0, 1)
+    found = []
+    for axis, size in enumerate(labels.shape):
+        if size > 1 and bool((labels != labels.narrow(axis, 0, 1)).any()):
+            found.append(axis)
+        elif size > 1:
+            labels = labels.narrow(axis, 0, 1)
+    return found
+
+
+def compact(labels: Tensor) -> Tensor:
+    """The same, holding one entry along every axis on which they don't differ."""
+    shape = labels.shape
+    (labels,) = narrow(labels)
+    return labels.expand(shape)
 
 
 def narrow(*labels: Tensor, but: int | None = None) -> list[Tensor]:
@@ -47,7 +59,9 @@ def numbers_places(labels: Tensor, axis: int) -> bool:
     """Whether each label is found at one place alone along an axis."""
     (rows,) = narrow(labels, but=axis)
     rows = rows.movedim(axis, 0).flatten(1)
-    return sum(len(distinct(row)) for row in rows) == len(distinct(rows))
+    places = torch.arange(len(rows))[:, None].expand_as(rows)
+    both = (rows * len(rows) + places)[rows != 0]
+    return len(torch.unique(both)) == len(distinct(rows))
 
 
 def distinct(labels: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ class Kept:
     ascending one.
 
     Args:
-        outputs: Of its output channels (features, for a normalization), or, for a parameter that
-            no layer holds, along `axis`.
+        outputs: Of its output channels (features, for a normalization), or, for a parameter or
+            buffer that no layer holds, along `axis`; for an attribute that counts channels, as
+            many as it counts.
         inputs: Of its input channels; empty for layers that have none of their own.
         groups: The layer's groups afterwards; 1 where it has none.
         axis: The dimension that shrinks, for a parameter that no layer holds.
@@ -40,7 +41,11 @@ class Kept:
 
 @attrs.frozen
 class PruningPlan:
-    """What is kept in each layer that a pruning touched, by the layer's name."""
+    """What is kept in each layer that a pruning touched, by the layer's name.
+
+    Parameters that no layer holds, and attributes that count channels, are named after their
+    module, as in "blocks.0.head_dim"; an integer in a list as in "mix.splits[1]".
+    """
 
     layers: Mapping[str, Kept]
 
@@ -69,14 +74,35 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         try:
             path, _, attribute = name.rpartition(".")
             owner = pruned.get_submodule(path)
-            if isinstance(getattr(owner, attribute, None), nn.Parameter):
+            if isinstance(getattr(owner, attribute, None), Tensor):
                 _select(owner, attribute, torch.tensor(kept.outputs), kept.axis, done)
+            elif is_count(owner, attribute):
+                _set_count(owner, attribute, len(kept.outputs))
             elif id(layer := pruned.get_submodule(name)) not in done:
                 done[id(layer)] = layer  # a layer may have several names
                 _shrink(layer, kept, done)
         except Exception as error:  # whatever a damaged plan asks for
             raise PruningError(f"The plan does not fit the model at {name!r}: {error}") from error
     return pruned
+
+
+def is_count(owner: nn.Module, attribute: str) -> bool:
+    """Whether an attribute, or an entry of it as in "splits[1]", is an integer."""
+    name, _, index = attribute.rstrip("]").partition("[")
+    value = getattr(owner, name, None)
+    if index:
+        value = value[int(index)] if isinstance(value, (list, tuple)) else None
+    return type(value) is int
+
+
+def _set_count(owner: nn.Module, attribute: str, count: int) -> None:
+    name, _, index = attribute.rstrip("]").partition("[")
+    value = getattr(owner, name)
+    if index:
+        numbers = list(value)
+        numbers[int(index)] = count
+        count = type(value)(numbers)
+    setattr(owner, name, count)
 
 
 def _shrink(layer: nn.Module, kept: Kept, done: dict[int, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,14 @@ from micronet.pruning.follower import Follower
 from micronet.pruning.labels import narrow, varying
 
 _BATCH, _ROWS, _COLUMNS = 0, 1, 2
+
+
+def batched_product(follower: Follower, out: Tensor, given: dict[str, Any]) -> None:
+    one = given.get("batch1", given.get("self"))
+    other = given.get("batch2", given.get("mat2"))
+    assert isinstance(one, Tensor)
+    assert isinstance(other, Tensor)
+    matrix_product(follower, out, one, other)
 
 
 def matrix_product(follower: Follower, out: Tensor, one: Tensor, other: Tensor) -> None:
@@ -28,6 +38,8 @@ def matrix_product(follower: Follower, out: Tensor, one: Tensor, other: Tensor) 
         if _ROWS in varying(left) or _COLUMNS in varying(right):
             _mix(follower, left, right)
         return
+    if _parameter(follower, left, -1, other, -2) or _parameter(follower, right, -2, one, -1):
+        return
     if summed_left or summed_right or (left is not None and right is not None):
         _mix(follower, left, right)
         return
@@ -35,7 +47,21 @@ def matrix_product(follower: Follower, out: Tensor, one: Tensor, other: Tensor) 
     if labels is not None:
         axis = _COLUMNS if left is not None else _ROWS
         shape = (len(labels), *out.shape[-2:])
-        follower.labels[out] = labels.narrow(axis, 0, 1).expand(shape).reshape(out.shape)
+        follower.label(out, labels.narrow(axis, 0, 1).expand(shape).reshape(out.shape))
+
+
+def _parameter(
+    follower: Follower, labels: Tensor | None, axis: int, tensor: Tensor, summed: int
+) -> bool:
+    """Couples channels with the dimension of a parameter that they are summed over."""
+    view = follower.view_of(tensor)
+    own = view.axes[summed] if view is not None else None
+    if labels is None or varying(labels) != [axis % labels.dim()]:
+        return False
+    if view is None or own is None or view.computed or follower.owner_of(view.tensor) is None:
+        return False
+    follower.read(labels, axis, follower.side(view.tensor, own, view.tensor.shape[own]))
+    return True
 
 
 def _matrices(labels: Tensor | None) -> Tensor | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -184,7 +185,8 @@ def _plan(channels: Channels, order: dict[Key, Ints]) -> PruningPlan:
         if not isinstance(layer, nn.Module):
             if _changed(outputs, side):
                 assert isinstance(side.role, int)
-                layers[side.names[0]] = Kept(_tuple(outputs), (), axis=side.role)
+                own = Kept(_tuple(outputs), (), axis=side.role)
+                layers.update(dict.fromkeys(side.names, own))
         elif side.role == "outputs":
             inputs: tuple[int, ...] = ()
             groups, changed = 1, _changed(outputs, side)
@@ -197,7 +199,23 @@ def _plan(channels: Channels, order: dict[Key, Ints]) -> PruningPlan:
                 groups = len(inputs) if depthwise else layer.groups
             if changed:
                 layers.update(dict.fromkeys(side.names, Kept(_tuple(outputs), inputs, groups)))
+    layers.update(_counts(channels, order))
     return PruningPlan(layers)
+
+
+def _counts(channels: Channels, order: dict[Key, Ints]) -> dict[str, Kept]:
+    """What becomes of attributes that count channels, where all that they count agrees."""
+    kept = np.zeros(len(channels.set_of), bool)
+    kept[0] = True  # what is no channel stays
+    for side in channels.sides.values():
+        kept[side.first + order[side.key]] = True
+    found = {}
+    for name, counted in channels.counters.items():
+        left = {Fraction(value * int(kept[places].sum()), len(places)) for value, places in counted}
+        (value, _), number = counted[0], next(iter(left))
+        if len(left) == 1 and number.denominator == 1 and 0 < number < value:
+            found[name] = Kept(tuple(range(int(number))), ())
+    return found
 
 
 def _changed(order: Ints, side: Side) -> bool:

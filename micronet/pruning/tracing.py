@@ -9,10 +9,11 @@ enter a layer, they are coupled with its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -23,8 +24,10 @@ from micronet.errors import PruningError
 from micronet.graph.batches import batch_size, first_rows, joined
 from micronet.graph.modes import attention_in_parts, modes_kept
 from micronet.graph.outputs import tensors
-from micronet.pruning.follower import WEIGHTED, Follower, Trace
+from micronet.pruning.attributes import Counting, sourced
+from micronet.pruning.follower import Follower, Trace
 from micronet.pruning.operations import follow
+from micronet.pruning.unreached import unreached, watch
 
 
 class Failure(Exception):  # noqa: N818 (told apart from errors that are shown)
@@ -61,12 +64,41 @@ def follow_into(found: Trace, model: nn.Module, example_inputs: tuple[Any, ...])
     with modes_kept(model):
         one = example_inputs if _holds_lists(example_inputs) else first_rows(example_inputs, 1)
         _run(model.eval(), one, found)
-        weighted = [name for name, m in model.named_modules() if isinstance(m, WEIGHTED)]
-        if any((name, "outputs") not in found.sides for name in weighted):
-            positions = dict(found.positions)
-            _run(model.train(), pair_of(example_inputs), found)
-            found.positions = positions
+        if unreached(model, found):
+            more = _beside(found)
+            try:
+                _run(model.train(), pair_of(example_inputs), more)
+            except Failure:  # a detector asks for targets
+                pass
+            else:
+                _take(found, more)
+                found.couplings += more.couplings
+                found.places += more.places
+        _forget_couplings_of_locked(found)
+        if missing := unreached(model, found):
+            more = _beside(found)
+            _run(model.eval(), one, more, missing)
+            _take(found, more)
     return found
+
+
+def _beside(found: Trace) -> Trace:
+    """For another pass, whose layers with known channels have the same ones."""
+    return Trace(dict(found.sides), found.channels, depthwise=found.depthwise)
+
+
+def _take(found: Trace, more: Trace) -> None:
+    for name, counted in more.counters.items():
+        found.counters.setdefault(name, []).extend(counted)
+    found.sides, found.channels = more.sides, more.channels
+    found.locked = {**more.locked, **found.locked}
+
+
+def _forget_couplings_of_locked(found: Trace) -> None:
+    """They stay whatever they meet, which in a detector depends on what it finds."""
+    locked = np.zeros(found.channels, bool)
+    locked[list(found.locked)] = True
+    found.couplings = [pairs[:, ~locked[pairs].all(0)] for pairs in found.couplings]
 
 
 def pair_of(example_inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -82,12 +114,32 @@ def _holds_lists(example_inputs: tuple[Any, ...]) -> bool:
     return any(isinstance(each, (list, tuple)) for each in example_inputs)
 
 
-def _run(model: nn.Module, inputs: tuple[Any, ...], found: Trace) -> None:
-    follower = Follower(model, found)
-    watching = _Watching(follower)
+def _run(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    found: Trace,
+    missing: Mapping[str, nn.Module] | None = None,
+) -> None:
+    """Follows a forward pass, in which what may feed layers that are missing is locked."""
+    if torch.is_inference_mode_enabled():
+        raise PruningError(
+            "Channels can't be followed under torch.inference_mode; prune outside of it, or under "
+            "torch.no_grad."
+        )
     working: list[nn.Module] = [model]
+    follower = Follower(model, found, working)
+    if missing:
+        follower.watched = watch(follower, missing)
+    watching = _Watching(follower)
     try:
-        with torch.no_grad(), attention_in_parts(), _watched(model, working), watching:
+        with (
+            torch.no_grad(),
+            attention_in_parts(),
+            _watched(model, working),
+            sourced(model),
+            watching,
+            Counting(follower),
+        ):
             outputs = model(*inputs)
     except Exception as error:  # whatever the model's code raises
         inner = next(m for m in reversed(working) if any(m.children()) or m is model)

@@ -39,6 +39,29 @@ class Network(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
+class TwoWays(nn.Module):
+    """Has an expert for each of two kinds of batches, of which few images reach the first alone.
+
+    Takes float32 [batch, 3, height, width] and gives [batch, 10].
+    """
+
+    FEW = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+            self.trunk = nn.Conv2d(16, 24, 3, padding=1)
+            self.few, self.many = nn.Conv2d(24, 12, 1), nn.Conv2d(24, 12, 1)
+            self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(functional.relu(self.norm(self.stem(x)))).relu()
+        x = self.few(x) if len(x) <= self.FEW else self.many(x)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
 class SeveralOfBoth(nn.Module):
     """Takes images, a dict of a gate for each and of a table for all, and numbers of channels.
 

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from micronet import registry
+from micronet.errors import PruningError, describe_error
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.pruning.exactness import silenced
 from micronet.storage.pruned import load_pruned, save_pruned
 from micronet.techniques import Pruner, PruningResult
 from micronet.testing.contract import Case, Contracts, shared_contracts
 from micronet.testing.networks import (
+    CLASSES,
+    TwoWays,
     difference,
     far_apart,
     images,
@@ -148,6 +151,29 @@ def names_layers(case: PrunerCase) -> str | None:
         if name not in names or not reason.strip():
             return f"{name!r}: {reason!r}."
     return None
+
+
+@PRUNER.contract("Leave whole, with a reason, what may feed a layer that the inputs don't reach.")
+def spares_what_it_cannot_see(case: PrunerCase) -> str | None:
+    """A layer that the example inputs don't reach works afterwards, and the reasons name it."""
+    result = case.technique.prune(TwoWays().eval(), (images(TwoWays.FEW),))
+    try:
+        outputs = outputs_of(result.model, images(TwoWays.FEW + 1))
+    except RuntimeError as error:
+        return f"inputs that reach another layer fail: {describe_error(error)}."
+    if outputs.shape != (TwoWays.FEW + 1, CLASSES):
+        return f"inputs that reach another layer give the shape {tuple(outputs.shape)}."
+    return None if "many" in result.reasons else "the reasons don't name that layer, 'many'."
+
+
+@PRUNER.contract("Raise PruningError, with the reasons, where no channel can go.")
+def says_when_nothing_goes(case: PrunerCase) -> str | None:
+    """A model that can lose nothing is refused in a sentence."""
+    try:
+        case.technique.prune(nn.Conv2d(3, CLASSES, 3), (images(2),))
+    except PruningError:
+        return None
+    return "a single convolution, which gives the outputs, came back without a word."
 
 
 @PRUNER.contract("In `regularize` add to gradients that are there, and touch no weight.")

@@ -109,7 +109,7 @@ class Halves(nn.Module):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
         self.left, self.up = nn.Conv2d(8, 8, 1), nn.ConvTranspose2d(16, 12, 2, 2)
-        self.slope, self.groups = nn.PReLU(12), nn.GroupNorm(3, 12)
+        self.slope = nn.PReLU(12)
         self.gate = nn.Conv2d(12, 1, 1)
         self.scale = nn.Parameter(torch.rand(12, 1, 1) + 0.5)
         self.head = nn.Linear(12 * 16, 10)

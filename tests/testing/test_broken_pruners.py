@@ -8,7 +8,8 @@ import torch
 from broken import LooksAtValues, broken
 
 from micronet import registry
-from micronet.pruning import PruningPlan, apply_plan
+from micronet.errors import PruningError
+from micronet.pruning import Kept, PruningPlan, apply_plan
 from micronet.techniques import PruningResult
 from micronet.testing import (
     PRUNER,
@@ -53,6 +54,25 @@ def random_plan(result):
     return PruningPlan({**layers, f"{name}{torch.rand(())}": layers[name]})
 
 
+class TrustsTheExample(Normal):
+    """Sees nothing but the layers that the example inputs reach."""
+
+    def prune(self, model, example_inputs):
+        if not hasattr(model, "many"):
+            return super().prune(model, example_inputs)
+        twelve, inputs = tuple(range(12)), tuple(range(16))
+        plan = PruningPlan({"trunk": Kept(twelve, inputs), "few": Kept(twelve, twelve)})
+        return PruningResult(apply_plan(model, plan), plan, {})
+
+
+class SaysNothing(Normal):
+    def prune(self, model, example_inputs):
+        try:
+            return super().prune(model, example_inputs)
+        except PruningError:
+            return PruningResult(copy.deepcopy(model), PruningPlan({}), {})
+
+
 class MovesWeights(Normal):
     def regularize(self, model, strength=1e-4):
         model.stem.weight.data.mul_(0.9)
@@ -80,6 +100,8 @@ class MixesChannels(Normal):
         ("reloads", changed_result(plan=lambda _: PruningPlan({}))),
         ("repeats", changed_result(plan=random_plan)),
         ("names_layers", changed_result(reasons=lambda _: {"conv": "it is no layer"})),
+        ("spares_what_it_cannot_see", TrustsTheExample(percent=0.4)),
+        ("says_when_nothing_goes", SaysNothing(percent=0.4)),
         ("regularizes_gradients_alone", MovesWeights(percent=0.4)),
         ("runs_on_an_engine", changed_result(model=lambda result: LooksAtValues(result.model))),
     ],
