@@ -94,7 +94,7 @@ def deploy(
         ["Source", done.source],
         ["Size", _megabytes(done.size_mb)],
         ["Size of the float model", _megabytes(done.float_size_mb)],
-        [done.main.title, f"{_shown(done.main, done.figures)} of {done.images} images"],
+        [_named(done.main), f"{_shown(done.main, done.figures)} of {done.images} images"],
         *_parity(done.agreement, done.parity),
     ]
     print_table(["Deployed", ""], rows)
@@ -163,7 +163,7 @@ def evaluate(
         alone = {name: done.figures[name], f"torch_{name}": (done.torch_figures or {}).get(name)}
         print_json({**attrs.asdict(done), **alone})
         return
-    title = done.main.title
+    title = _named(done.main)
     rows = [
         ["Images", str(done.images)],
         [f"{title} of the engine", _shown(done.main, done.figures)],
@@ -207,6 +207,10 @@ def _options(changes: Sequence[str]) -> dict[str, Any]:
 
 def _megabytes(size: float | None) -> str:
     return "-" if size is None else f"{size:.3f} MB"
+
+
+def _named(figure: Figure) -> str:
+    return figure.name.replace("_", " ").capitalize()
 
 
 def _shown(figure: Figure, values: Mapping[str, float]) -> str:
