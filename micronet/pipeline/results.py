@@ -89,10 +89,11 @@ class Results:
     def to_json(self) -> str:
         """As JSON; the main figure of a row stands beside the others, too."""
         main = self.figures[0].name
-        rows = [
-            {**attrs.asdict(row), main: row.figures.get(main), "figures": dict(row.figures)}
-            for row in self.rows
-        ]
+        rows = []
+        for row in self.rows:
+            cells = list(attrs.asdict(row).items())
+            place = [name for name, _ in cells].index("figures")
+            rows.append(dict([*cells[:place], (main, row.figures.get(main)), *cells[place:]]))
         figures = [attrs.asdict(figure) for figure in self.figures]
         return json.dumps({"schema": SCHEMA, "figures": figures, "rows": rows}, indent=2) + "\n"
 

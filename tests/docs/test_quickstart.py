@@ -18,6 +18,7 @@ KEYS = [
     "w_bits",
     "a_bits",
     "accuracy",
+    "figures",
     "gflops",
     "params_m",
     "size_mb",
@@ -32,6 +33,7 @@ KEYS = [
     "parity_mean_error",
     "artifact",
     "notes",
+    "reasons",
 ]
 pytestmark = pytest.mark.timeout(900)
 """The first test waits for the whole run: a minute, and more on a busy machine."""
