@@ -78,10 +78,11 @@ def rehearsed(model, *steps):
         else None
         for step in steps
     )
-    resolved = Resolved(recipe, lambda: model, lambda: None, techniques, None)
+    task = registry.create("task", "classification")
+    resolved = Resolved(recipe, lambda: model, lambda: None, task, techniques, None)
     torch.manual_seed(0)
     samples = [(torch.rand(3, 8, 8), label) for label in (0, 1)]
-    return rehearse(resolved, model, samples, make_accelerator(cpu=True, quiet=True))
+    return rehearse(resolved, task, model, samples, make_accelerator(cpu=True, quiet=True))
 
 
 def test_what_a_run_can_do_is_no_fault():
@@ -156,7 +157,7 @@ class Extra(nn.Linear):
 def test_a_model_that_no_file_can_hold_is_refused_at_once(layer, sentence):
     recipe = Recipe(model="own:model", data="own:data", steps=[Train()])
     with pytest.raises(DataError, match=re.escape(sentence)):
-        start_model(Resolved(recipe, lambda: layer, lambda: None, (None,), None))
+        start_model(Resolved(recipe, lambda: layer, lambda: None, None, (None,), None))
 
 
 def test_validate_tells_it_at_the_steps_line(project):

@@ -26,13 +26,14 @@ options = TrainingOptions(
     workers=0,
     sparsity=None,
 )
+task = registry.create("task", "classification")
 iao = registry.create("quantizer", "iao")
 minmax = registry.create("quantizer", "iao", a_observer="minmax")
 example_inputs = (torch.zeros(2, 3, 16, 16),)
 
 torch.manual_seed(0)
 model = iao.prepare(tiny.model(), example_inputs)
-train(model, training_set, options, accelerator=accelerator, seed=1)
+train(model, training_set, options, task=task, accelerator=accelerator, seed=1)
 torch.save(model.state_dict(), out / f"trained.{rank}")
 
 torch.manual_seed(0)
@@ -66,7 +67,7 @@ class Spare(nn.Module):
 torch.manual_seed(0)
 model = Spare()
 before = model.unused.weight.clone()
-train(model, training_set, options, accelerator=accelerator, seed=1)
+train(model, training_set, options, task=task, accelerator=accelerator, seed=1)
 torch.save({**model.state_dict(), "before": before}, out / f"spare.{rank}")
 
 torch.distributed.barrier()
