@@ -22,6 +22,7 @@ from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, RunError, describe_error, listed
 from micronet.graph.modes import evaluating
 from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weight_bits
+from micronet.pipeline.artifact_folders import refuse_others_files
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record, artifact_name
 from micronet.pipeline.measuring import compared, type_after
@@ -92,6 +93,7 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         return Record(row=None)
     float_model = context.model_after(context.float_index())
     directory = context.folder.deployed / artifact_name(index + 1, step.backend)
+    refuse_others_files(directory)
     example_inputs = context.example_inputs
     with replacing_directory(directory) as temporary:
         engine = build_engine(
