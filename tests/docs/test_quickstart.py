@@ -98,7 +98,8 @@ def test_every_size_is_that_of_a_real_file(quickstart, rows):
 def test_the_quickstart_prints_what_its_files_say(quickstart, rows):
     assert all(row["step"] in quickstart.stdout for row in rows)
     text = (quickstart.run / "results.md").read_text("utf-8")
-    table = [line for line in text.splitlines() if line.startswith("|")]  # notes may follow
+    table, others, *_ = (part.splitlines() for part in text.split("\n\n"))  # notes may follow
+    assert others[0] == "| Step | Top-5 |"
     assert len(table) == 2 + len(rows)
     assert all(row["step"] in line for row, line in zip(rows, table[2:], strict=True))
 
