@@ -50,6 +50,13 @@ class StandardisedConv(nn.Conv2d):
         return self._conv_forward(x, weight.reshape_as(self.weight), self.bias)
 
 
+class StandardisedTogether(nn.Conv2d):
+    """A weight that is divided by the deviation of all its numbers."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight / (3 * self.weight.std()), self.bias)
+
+
 class Buffer(nn.Module):
     def __init__(self, *shape) -> None:
         super().__init__()
@@ -91,6 +98,55 @@ class ScaledHeads(nn.Module):
         parts = (each(tokens).unflatten(2, (4, -1)).transpose(1, 2) for each in layers)
         y = self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
         return y.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class WidthsOfEachOther(nn.Module):
+    """Attention whose code takes the width of its heads from that of its inputs."""
+
+    def __init__(self, heads=4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out, self.back = nn.Linear(16, 48), nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        images, count, width = tokens.shape
+        parts = self.qkv(tokens).reshape(images, count, 3, self.heads, width // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        y = ((0.3 * q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2)
+        y = self.back(self.out(y.reshape(images, count, width)).relu()).transpose(1, 2)
+        return y.reshape(images, x.size(1), *x.shape[2:])
+
+
+class AnyWidth(nn.Module):
+    """Attention whose code fixes the number of heads alone, and learns a mix of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.mix, self.out = nn.Linear(16, 72), nn.Linear(4, 4), nn.Linear(24, 16)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = (
+            self.qkv(tokens)
+            .reshape(len(x), -1, 3, 4, self.qkv.out_features // 12)
+            .permute(2, 0, 3, 1, 4)
+        )
+        mixed = self.mix((0.3 * q @ k.transpose(-1, -2)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.out((mixed.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class JoinedBias(nn.Module):
+    """A bias that is put together from parameters, as BEiT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 24, 1, bias=False)
+        self.first, self.last = nn.Parameter(torch.rand(12)), nn.Parameter(torch.rand(12))
+
+    def forward(self, x):
+        return F.conv2d(x, self.conv.weight, torch.cat([self.first, self.last]))
 
 
 class LevitHeads(nn.Module):
@@ -253,6 +309,8 @@ PRUNED = {
     "scale in a buffer": lambda: after(Buffer(1, 16, 1, 1)),
     "positions in a buffer": lambda: after(Buffer(1, 16, 8, 8)),
     "width of heads in an attribute": lambda: Around(Heads()),
+    "widths taken from each other": lambda: Around(WidthsOfEachOther()),
+    "bias in two parameters": lambda: Around(JoinedBias(), width=24),
     "sizes of a split in a list": lambda: Around(LevitHeads()),
     "einsum with a weight": lambda: Around(Weight(), width=20),
     "depthwise with a multiplier": lambda: Around(conv(16, 48, groups=16), width=48),
@@ -262,9 +320,15 @@ PRUNED = {
 """Constructs that lose channels, whatever lies around them."""
 
 WHOLE = {
-    "standardised weight": (
-        lambda: Around(StandardisedConv(16, 16, 3, padding=1)),
-        {"stem": "'body' computes its weight from those of all inputs together"},
+    "weight standardised over all filters": (
+        lambda: Around(StandardisedTogether(16, 16, 3, padding=1)),
+        dict.fromkeys(
+            ["stem", "body"], "'body' computes its weight from all numbers of it together"
+        ),
+    ),
+    "mix of heads": (
+        lambda: Around(AnyWidth()),
+        {"body.mix": "it gives a number for each head of an attention"},
     ),
     "convolution over channels": (
         lambda: Around(Forward(neighbours, conv=nn.Conv1d(1, 1, 3, padding=1))),

@@ -1,15 +1,17 @@
-"""Numbers of channels that modules keep as attributes, such as the width of an attention head.
+"""Numbers of channels in the code of a model, such as the width of an attention head.
 
-While a model is followed, the integers among its modules' attributes know where they come from.
-Where one gives a size to an axis that channels lie along, as in `x.view(b, n, heads,
-self.head_dim)`, it counts those channels, and shrinks with them.
+While a model is followed, the integers among its modules' attributes, and the sizes of activations
+along axes that channels lie along, know where they come from. Where an attribute gives a size to
+such an axis, as in `x.view(b, n, heads, self.head_dim)`, it counts those channels, and shrinks with
+them. Where the size of another activation does, as in `b, n, c = x.shape` and `y.reshape(b, n, c)`,
+there must be as many channels in the one as in the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import attrs
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from micronet.pruning.follower import Follower, is_layer
-from micronet.pruning.labels import narrow, varying
+from micronet.pruning.labels import narrow, parts, varying
 
 
 @attrs.frozen
@@ -33,12 +35,26 @@ class Source:
     value: int
 
 
+@attrs.frozen(eq=False)
+class Width:
+    """The size of an axis that channels lie along.
+
+    Args:
+        labels: Of the activation.
+    """
+
+    labels: Tensor
+
+
+Sources: TypeAlias = frozenset[Source | Width]
+
+
 class Sourced(int):
-    """An integer that knows which attributes it was computed from."""
+    """An integer that knows which attributes and widths it was computed from."""
 
-    sources: frozenset[Source]
+    sources: Sources
 
-    def __new__(cls, value: int, sources: frozenset[Source]) -> Self:
+    def __new__(cls, value: int, sources: Sources) -> Self:
         new = super().__new__(cls, value)
         new.sources = sources
         return new
@@ -90,7 +106,9 @@ def _sourced(place: str, value: Any) -> Any:
 
 
 class Counting(TorchFunctionMode):
-    """Notes which attributes count channels, and where their number is part of the function."""
+    """Notes which attributes count channels, which of their numbers the code takes for each other,
+    and where their number is part of the function.
+    """
 
     def __init__(self, follower: Follower) -> None:
         super().__init__()
@@ -104,6 +122,8 @@ class Counting(TorchFunctionMode):
             for tensor in args[:2]:
                 self.follower.lock(tensor, "their number scales an attention")
         out = func(*args, **(kwargs or {}))
+        if func in (_SHAPE, Tensor.size):
+            return self._with_widths(args[0], out, args[1:], kwargs or {})
         sizes = list(_sizes((args, kwargs)))
         if sizes:
             for place, result in enumerate(out if isinstance(out, (tuple, list)) else [out]):
@@ -120,11 +140,32 @@ class Counting(TorchFunctionMode):
         size = out.shape[axes[-1]]
         given = sizes if shape is None else [shape[axes[-1] % len(shape)]]
         sources = {s for g in given if g == size for s in getattr(g, "sources", ())}
-        if len(sources) == 1:
-            source = sources.pop()
+        widths = [source for source in sources if isinstance(source, Width)]
+        if len(widths) == 1:
+            self.follower.equal(widths[0].labels, parts(labels))
+        elif len(sources) == 1 and isinstance(source := sources.pop(), Source):
             places = narrow(labels)[0].flatten().numpy()
             counted = self.follower.found.counters.setdefault(source.name, [])
             counted.append((source.value, places))
+
+    def _with_widths(
+        self, tensor: Tensor, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A shape, or one of its sizes, that knows where channels lie."""
+        labels = self.follower.labels_of(tensor)
+        axes = [] if labels is None else varying(labels)
+        if labels is None or len(axes) != 1:
+            return out
+        sources: Sources = frozenset([Width(narrow(labels)[0])])
+        if isinstance(out, tuple):
+            sizes: list[int] = list(out)
+            sizes[axes[0]] = Sourced(sizes[axes[0]], sources)
+            return torch.Size(sizes)
+        asked = args[0] if args else kwargs["dim"]
+        return Sourced(out, sources) if asked % tensor.dim() == axes[0] else out
+
+
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 def _given(func: Any, args: tuple[Any, ...], place: int) -> list[Any] | None:

@@ -47,6 +47,9 @@ class Channels:
         groups: The sets that a layer gives.
         positions: See `Trace`.
         depthwise: See `Trace`.
+        standardised: See `Trace`.
+        equal: For a group, those whose number the model's code takes for its own, itself among
+            them.
         counters: See `Trace`.
     """
 
@@ -56,6 +59,8 @@ class Channels:
     groups: list[Group]
     positions: dict[str, float]
     depthwise: set[str]
+    standardised: set[str]
+    equal: dict[Group, tuple[Group, ...]]
     counters: dict[str, list[tuple[int, Ints]]]
 
     @classmethod
@@ -97,8 +102,17 @@ class Channels:
         ):
             np.add.at(kinds, set_of[channel], _mixed("place", int(operation), int(place)))
         groups = _groups(found, set_of, layers)
+        equal = _equal(found, set_of, groups)
         return cls(
-            found.sides, set_of, kinds, groups, found.positions, found.depthwise, found.counters
+            found.sides,
+            set_of,
+            kinds,
+            groups,
+            found.positions,
+            found.depthwise,
+            found.standardised,
+            equal,
+            found.counters,
         )
 
 
@@ -128,6 +142,30 @@ def _groups(found: Trace, set_of: Ints, layers: NDArray[np.uint64]) -> list[Grou
         )
         for number, own in sets.items()
     ]
+
+
+def _equal(found: Trace, set_of: Ints, groups: list[Group]) -> dict[Group, tuple[Group, ...]]:
+    """For a group, those whose number the code takes for its own, where each has as many sets."""
+    group_of = np.full(int(set_of.max()) + 1, -1)
+    for index, group in enumerate(groups):
+        group_of[group.sets] = index
+    counted = [(rows[0][1], places) for rows in found.counters.values() for _, places in rows[1:]]
+    pairs: set[tuple[int, int]] = set()
+    for both in [*found.equals, *counted]:
+        own = [np.unique(group_of[set_of[each[each > 0]]]).tolist() for each in both]
+        if all(len(groups_of_side) == 1 for groups_of_side in own):
+            (one,), (other,) = own
+            if min(one, other) >= 0 and len(groups[one].sets) == len(groups[other].sets):
+                pairs.add((one, other))
+    rows, columns = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+    edges = coo_array(
+        (np.ones(len(pairs), np.int8), (rows, columns)), shape=(len(groups), len(groups))
+    )
+    _, classes = connected_components(edges, directed=False)
+    members: dict[int, list[Group]] = {}
+    for group, number in zip(groups, classes.tolist(), strict=True):
+        members.setdefault(number, []).append(group)
+    return {group: tuple(own) for own in members.values() if len(own) > 1 for group in own}
 
 
 def _givers(found: Trace) -> list[Side]:

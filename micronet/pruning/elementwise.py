@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet.pruning.follower import Follower
+from micronet.pruning.follower import Follower, View
 from micronet.pruning.labels import narrow, numbers_places, varying, wide
+from micronet.pruning.weighted import lock_mixed
 
 Given = dict[str, Any]
 
@@ -88,19 +89,27 @@ def _meet(follower: Follower, labels: Tensor, tensor: Tensor) -> None:
 def reduce(follower: Follower, out: Tensor, given: Given, name: str) -> None:
     x = given["self"] if "self" in given else given["x"]
     labels, view = follower.labels_of(x), _weight(follower, x)
-    if view is not None and out.dim() == x.dim():
-        follower.views[out] = type(view)(view.tensor, view.axes, computed=True)
+    asked = given.get("dim")
+    asked = [asked] if isinstance(asked, int) else (asked or range(x.dim()))
+    axes = {axis % x.dim() for axis in asked}
+    if view is not None:
+        _reduce_weight(follower, out, view, axes)
     if labels is None:
         return
-    asked = given.get("dim")
-    asked = [asked] if isinstance(asked, int) else (asked or range(labels.dim()))
-    axes = {axis % labels.dim() for axis in asked}
     if axes & set(varying(labels)) and not _tie(follower, labels, axes):
         follower.lock_labels(labels, f"its channels are mixed by {name}")
         return
     for axis in axes:
         labels = labels.narrow(axis, 0, 1)
     follower.label(out, labels.reshape(out.shape))
+
+
+def _reduce_weight(follower: Follower, out: Tensor, view: View, axes: set[int]) -> None:
+    """A mean of each filter, say; one over several filters makes each depend on all."""
+    if not any(own == 0 for axis, own in enumerate(view.axes) if axis not in axes):
+        lock_mixed(follower, view.tensor)
+    if out.dim() == len(view.axes):
+        follower.views[out] = View(view.tensor, view.axes, computed=True)
 
 
 def softmax(follower: Follower, out: Tensor, given: Given) -> None:

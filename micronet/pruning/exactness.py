@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -12,22 +13,38 @@ from micronet.errors import PruningError
 from micronet.graph.copying import copy_of
 from micronet.graph.guard import ChangedFunctionError, check_same_function
 from micronet.pruning.plan import Kept, PruningPlan, is_count
+from micronet.pruning.weighted import sizes_of
 
 _ACROSS_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
 def check_exact(
-    model: nn.Module, pruned: nn.Module, plan: PruningPlan, example_inputs: tuple[Any, ...]
+    model: nn.Module,
+    pruned: nn.Module,
+    plan: PruningPlan,
+    example_inputs: tuple[Any, ...],
+    standardised: Collection[str] = (),
 ) -> None:
     """Compares a pruned model with the whole one whose dropped channels are silent.
 
-    Where norms across channels lose some of theirs, the two must differ, and nothing is compared.
+    Where norms across channels lose some of theirs, or filters that are standardised some of their
+    inputs, the two must differ, and nothing is compared.
+
+    Args:
+        model: The whole one.
+        pruned: What the plan made of it.
+        plan: What it kept.
+        example_inputs: To compare on.
+        standardised: Names of layers that compute each filter from its weights for all inputs.
 
     Raises:
         PruningError: They differ.
     """
-    if any(isinstance(_owner(model, name), _ACROSS_CHANNELS) for name in plan.layers):
-        return
+    for name, kept in plan.layers.items():
+        owner = _owner(model, name)
+        fewer = name in standardised and len(kept.inputs) < sizes_of(owner)["inputs"]
+        if fewer or isinstance(owner, _ACROSS_CHANNELS):
+            return
     try:
         check_same_function(silenced(model, plan), pruned, example_inputs, what="Pruning")
     except ChangedFunctionError as error:

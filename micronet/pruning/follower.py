@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -69,6 +69,10 @@ class Trace:
         positions: For each weighted layer, by its name, how often it computes all its outputs for
             one image.
         depthwise: Names of the convolutions that have a group for each input channel.
+        standardised: Names of those whose weight is computed filter by filter, as by weight
+            standardisation: what one input weighs depends on the others.
+        equals: Pairs of channels along two axes, or along two parts of one, whose numbers the code
+            takes for each other.
         counters: For each attribute that counts channels, by name: its value, and the channels at
             all places of an activation that is divided by it, 0 for none.
     """
@@ -80,6 +84,8 @@ class Trace:
     locked: dict[int, str] = attrs.field(factory=dict)
     positions: dict[str, float] = attrs.field(factory=dict)
     depthwise: set[str] = attrs.field(factory=set)
+    standardised: set[str] = attrs.field(factory=set)
+    equals: list[tuple[Ints, Ints]] = attrs.field(factory=list)
     counters: dict[str, list[tuple[int, Ints]]] = attrs.field(factory=dict)
 
 
@@ -230,6 +236,11 @@ class Follower:
         pairs = distinct_pairs(*torch.broadcast_tensors(one, other))  # type: ignore[no-untyped-call]
         pairs = pairs[:, (pairs != 0).all(0) & (pairs[0] != pairs[1])]
         self.found.couplings.append(pairs.numpy())
+
+    def equal(self, one: Tensor, others: Sequence[Tensor]) -> None:
+        """There must be as many channels among some labels as among each of others."""
+        for other in others:
+            self.found.equals.append((distinct(one).numpy(), distinct(other).numpy()))
 
     def read(self, labels: Tensor | None, axis: int, side: Side) -> None:
         """Couples labels along an axis with the channels of a side."""

@@ -55,6 +55,13 @@ def narrow(*labels: Tensor, but: int | None = None) -> list[Tensor]:
     return found
 
 
+def parts(labels: Tensor) -> list[Tensor]:
+    """What lies at each place of the first of several axes on which labels differ; else all."""
+    axes = varying(labels)
+    (narrowed,) = narrow(labels)
+    return list(narrowed.unbind(axes[0])) if len(axes) > 1 else [narrowed]
+
+
 def numbers_places(labels: Tensor, axis: int) -> bool:
     """Whether each label is found at one place alone along an axis."""
     (rows,) = narrow(labels, but=axis)

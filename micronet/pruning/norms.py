@@ -10,6 +10,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from micronet.pruning.follower import Follower
 from micronet.pruning.labels import narrow
+from micronet.pruning.weighted import lock_mixed
 
 Given = dict[str, Any]
 
@@ -19,7 +20,11 @@ def batch_norm(follower: Follower, out: Tensor, given: Given) -> None:
     weight = given["weight"] if given["weight"] is not None else given["running_mean"]
     view = follower.view_of(x)
     if view is not None and follower.labels_of(x) is None:  # a weight that is standardised
-        if weight is not None and view.axes[axis] == 0:
+        if not follower.is_layer(view.tensor):
+            return
+        if view.axes[axis] != 0:
+            lock_mixed(follower, view.tensor)
+        elif weight is not None:
             side = follower.side(view.tensor, "outputs", x.shape[axis])
             follower.read(_spread(follower, weight, x, axis), axis, side)
         follower.views[out] = type(view)(view.tensor, view.axes, computed=True)

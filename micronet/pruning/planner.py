@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import TypeAlias
 
 import attrs
@@ -34,7 +35,8 @@ class Planner:
         rounded: How many sets of a group stay when so many are above the threshold.
         least: For each group, the smallest number of sets that may stay.
         reasons: For each group that stays whole, why.
-        tied: For a group, those that must keep as many sets as it does, itself among them.
+        tied: For a group, those that must keep as many sets as it does, itself among them; from
+            the start those whose numbers the code takes for each other.
     """
 
     model: nn.Module
@@ -44,7 +46,10 @@ class Planner:
     rounded: Callable[[Group, int], int]
     least: dict[Group, int]
     reasons: Reasons
-    tied: dict[Group, tuple[Group, ...]] = attrs.field(factory=dict)
+    tied: dict[Group, tuple[Group, ...]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.tied = dict(self.channels.equal)
 
     def plan(self, choose: Callable[[Selection], Counts]) -> tuple[PruningPlan, Counts]:
         """The plan of what is chosen, and how many sets stay of each group that may shrink.
@@ -76,32 +81,48 @@ class Planner:
 
     def bundles(self) -> list[Bundle]:
         """The groups that may become smaller; raises NothingPrunedError where there are none."""
-        found: dict[tuple[Group, ...], Bundle] = {}
-        for group in self.channels.groups:
-            if group in self.reasons:
+        self._spread_reasons()
+        tied = {
+            tuple(g for g in self.tied.get(group, (group,)) if g not in self.reasons): None
+            for group in self.channels.groups
+            if group not in self.reasons
+        }
+        found = []
+        for groups in tied:
+            stay, size = self._stay(groups), len(groups[0].sets)
+            if stay.min() < size:
+                found.append(Bundle(groups, stay))
                 continue
-            stay, size = self._stay(group), len(group.sets)
-            if stay.min() >= size:
-                self.reasons[group] = (
-                    "none of its channels can go without all others"
-                    if size == 1
-                    else f"it has {size} channels, and no fewer may stay"
-                )
-                continue
-            tied = tuple(g for g in self.tied.get(group, (group,)) if g not in self.reasons)
-            found.setdefault(tied, Bundle(tied, stay))
+            reason = (
+                "none of its channels can go without all others"
+                if size == 1
+                else f"it has {size} channels, and no fewer may stay"
+            )
+            self.reasons.update(dict.fromkeys(groups, reason))
         if not found:
             told = described(self.reasons) or "it has none"
             raise NothingPrunedError(f"No layer can be pruned: {told}.")
-        return list(found.values())
+        return found
 
-    def _stay(self, group: Group) -> Ints:
-        """How many sets stay for each number of them above the threshold."""
-        size = len(group.sets)
-        rounded = np.array([self.rounded(group, above) for above in range(size + 1)])
-        least = max(self.least.get(g, 1) for g in self.tied.get(group, (group,)))
-        enough = rounded[rounded >= least]
-        stay: Ints = np.maximum(rounded, enough.min() if len(enough) else size)
+    def _spread_reasons(self) -> None:
+        """Groups stay whole whose number is taken for that of one that does."""
+        for group, equal in self.channels.equal.items():
+            whole = next((other for other in equal if other in self.reasons), None)
+            if whole is not None and group not in self.reasons:
+                name = whole.layers[0]
+                self.reasons[group] = f"the code takes its number for that of {name!r}, which stays"
+
+    def _stay(self, groups: tuple[Group, ...]) -> Ints:
+        """How many sets of each group stay for each number of them above the threshold."""
+        size = len(groups[0].sets)
+        each = [
+            np.array([self.rounded(group, above) for above in range(size + 1)]) for group in groups
+        ]
+        least = max(self.least.get(group, 1) for group in groups)
+        allowed = reduce(np.intersect1d, each)
+        allowed = allowed[allowed >= least] if (allowed >= least).any() else np.array([size])
+        nearest = np.abs(each[0][:, None] - allowed).argmin(1)
+        stay: Ints = allowed[nearest]
         return stay
 
     def _learn(self, misfit: Misfit, counts: Counts) -> None:

@@ -28,6 +28,7 @@ def matrix_product(follower: Follower, out: Tensor, one: Tensor, other: Tensor) 
     """
     left, right = (_matrices(follower.labels_of(tensor)) for tensor in (one, other))
     follower.products += 1
+    left, right = (_without_heads(follower, labels) for labels in (left, right))
     summed_left = left is not None and _COLUMNS in varying(left)
     summed_right = right is not None and _ROWS in varying(right)
     for labels in (left, right):
@@ -48,6 +49,16 @@ def matrix_product(follower: Follower, out: Tensor, one: Tensor, other: Tensor) 
         axis = _COLUMNS if left is not None else _ROWS
         shape = (len(labels), *out.shape[-2:])
         follower.label(out, labels.narrow(axis, 0, 1).expand(shape).reshape(out.shape))
+
+
+def _without_heads(follower: Follower, labels: Tensor | None) -> Tensor | None:
+    """Nothing, where there is one channel for each matrix, as for the heads of an attention: they
+    stay, and what they meet goes on.
+    """
+    if labels is None or varying(labels) != [_BATCH]:
+        return labels
+    follower.lock_labels(labels, "it gives a number for each head of an attention")
+    return None
 
 
 def _parameter(

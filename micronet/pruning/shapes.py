@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from micronet.pruning.follower import Follower, View
-from micronet.pruning.labels import narrow, varying
+from micronet.pruning.labels import narrow, parts, varying
 
 Given = dict[str, Any]
 
@@ -60,6 +60,10 @@ def view(follower: Follower, out: Tensor, given: Given) -> None:
         follower.label(out, labels.reshape([1] * first + list(out.shape[first:])))
     else:
         follower.label(out, labels.reshape(out.shape))
+    divided = follower.labels_of(out)
+    if divided is not None and len(varying(labels)) == 1:
+        one, *others = parts(divided)
+        follower.equal(one, others)
 
 
 def _derive(follower: Follower, name: str, out: Tensor, args: Any) -> None:

@@ -91,6 +91,8 @@ def _take(found: Trace, more: Trace) -> None:
     for name, counted in more.counters.items():
         found.counters.setdefault(name, []).extend(counted)
     found.sides, found.channels = more.sides, more.channels
+    found.standardised |= more.standardised
+    found.equals += more.equals
     found.locked = {**more.locked, **found.locked}
 
 

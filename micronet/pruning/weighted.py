@@ -32,9 +32,11 @@ def convolution(follower: Follower, out: Tensor, given: Given) -> None:
         numbers = along(0, inputs.first, inputs.size, (inputs.size,))
         repeated = numbers.repeat_interleave(outputs.size // inputs.size)
         follower.couple(repeated, along(0, outputs.first, outputs.size, (outputs.size,)))
+    elif view.computed and given["transposed"]:
+        lock_mixed(follower, view.tensor)
     elif view.computed:
-        why = f"{name!r} computes its weight from those of all inputs together"
-        follower.lock_side(inputs, why)
+        follower.found.standardised.add(name)
+    _read_bias(follower, given["bias"], outputs)
     # A transposed convolution computes all its outputs once for each place of its input.
     places = x.numel() / x.shape[1] if given["transposed"] else out.numel() / out.shape[1]
     _give_counted(follower, out, outputs, places)
@@ -74,7 +76,19 @@ def linear(follower: Follower, out: Tensor, given: Given) -> None:
             follower.lock_labels(labels, f"its channels lie along an axis that {name!r} mixes")
             labels = None
         follower.read(labels, 1, inputs)
+        _read_bias(follower, given["self"] if "mat1" in given else None, outputs)
         _give_counted(follower, out, outputs, out.numel() / out.shape[1])
+
+
+def _read_bias(follower: Follower, bias: Tensor | None, outputs: Side) -> None:
+    """A bias may be put together from parameters that the layer does not hold."""
+    if bias is None:
+        return
+    labels = follower.labels_of(bias)
+    if labels is None:
+        follower.lock_side(outputs, "its bias is computed from something that has no channels")
+    else:
+        follower.read(labels, -1, outputs)
 
 
 def _give_counted(follower: Follower, out: Tensor, outputs: Side, computed: float) -> None:
@@ -93,6 +107,14 @@ def lock_empty(follower: Follower, tensors: list[Tensor]) -> None:
             layer = follower.layer_of(view.tensor)
             for role, size in sizes_of(layer).items():
                 follower.lock_side(follower.side(view.tensor, role, size), _EMPTY)
+
+
+def lock_mixed(follower: Follower, weight: Tensor) -> None:
+    """A layer stays whole that computes its weight from all numbers of it together."""
+    name = follower.name_of(weight)
+    for role, size in sizes_of(follower.layer_of(weight)).items():
+        side = follower.side(weight, role, size)
+        follower.lock_side(side, f"{name!r} computes its weight from all numbers of it together")
 
 
 def sizes_of(layer: Any) -> dict[str, int]:

@@ -99,7 +99,8 @@ class ChannelPruner(Pruner):
             )
         pruned = apply_plan(model, outcome.plan)
         check_runs(pruned, example_inputs)
-        check_exact(model, pruned, outcome.plan, example_inputs)
+        standardised = planner.channels.standardised
+        check_exact(model, pruned, outcome.plan, example_inputs, standardised)
         return PruningResult(pruned, outcome.plan, _by_layer(reasons), self._remarks(outcome.went))
 
     def groups(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[str, ...]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 from any_pruned_model import relative, silenced, with_statistics
-from pruned_constructs import PRUNED, WHOLE, Around, Heads, LevitHeads, conv
+from pruned_constructs import PRUNED, WHOLE, Around, Heads, LevitHeads, StandardisedConv, conv
 from torch import nn
 
 from micronet.errors import PruningError
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Computed weights become plain on
 
 @pytest.fixture
 def prune(create):
-    def prune_exactly(build, inputs=(X,)):
+    def prune_exactly(build, inputs=(X,), **options):
         torch.manual_seed(0)
         model = with_statistics(build()).eval()
-        result = create("pruner", "gc", percent=0.4).prune(model, inputs)
+        result = create("pruner", "gc", percent=0.4, **options).prune(model, inputs)
         with torch.no_grad():
             expected = silenced(model, result.plan).eval()(*inputs)
             assert relative(result.model.eval()(*inputs), expected) < 1e-6
@@ -47,6 +47,25 @@ def test_a_construct_that_stays_whole_has_the_true_reason(name, prune):
         weight = model.get_submodule(layer).weight
         assert result.model.get_submodule(layer).weight.shape[0] == weight.shape[0]
     assert params_m(result.model) < params_m(model)
+
+
+def test_filters_that_are_standardised_lose_outputs_exactly_and_inputs_too(prune, create):
+    model, result = prune(lambda: Around(StandardisedConv(16, 16, 3, padding=1)), keep=("stem",))
+    assert result.model.body.weight.shape[1] == 16
+    assert result.model.body.out_channels < 16
+    result = create("pruner", "gc", percent=0.4).prune(model, (X,))
+    assert list(result.reasons) == ["head"]
+    assert result.model.body.in_channels < 16
+    assert result.model(X).shape == (2, 10)
+
+
+def test_layers_whose_widths_the_code_takes_for_each_other_keep_as_many(prune):
+    _, result = prune(PRUNED["widths taken from each other"])
+    body = result.model.body
+    width = result.model.stem.out_channels
+    assert width < 16
+    assert width % 4 == 0
+    assert (body.qkv.out_features, body.out.in_features) == (3 * width, width)
 
 
 def test_attributes_that_count_channels_shrink_and_the_plan_repeats_it(prune):
