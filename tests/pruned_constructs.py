@@ -273,6 +273,24 @@ class Attention(nn.Module):
         return self.attention(tokens, tokens, tokens)[0].transpose(1, 2).reshape(x.shape)
 
 
+class Block(nn.Sequential):
+    def __init__(self, inputs, outputs, kernel) -> None:
+        super().__init__(conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Chunks(nn.Module):
+    """Halves of a chunk, of which one is read once more, between blocks of one kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.two = Block(16, 32, 1), Block(16, 16, 3), Block(16, 16, 3)
+        self.last = Block(48, 16, 1)
+
+    def forward(self, x):
+        one, other = self.first(x).chunk(2, 1)
+        return self.last(torch.cat([one, other, other + self.two(self.one(other))], 1))
+
+
 def gated(module, x):
     one, other = module.conv(x).chunk(2, 1)
     return one * other.sigmoid()

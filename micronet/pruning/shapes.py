@@ -34,6 +34,9 @@ def move(follower: Follower, func: Any, out: Any, args: Any, kwargs: Given) -> N
     moved = func(tree_map_only(Tensor, labels_for, args[0]), *args[1:], **kwargs)
     for result, labels in zip(tensors_in([out]), tensors_in([moved]), strict=True):
         follower.label(result, labels)
+    if func.overloadpacket.__name__ == "split":
+        one, *others = moved
+        follower.equal(one, [other for other in others if other.shape == one.shape])
 
 
 def copy(follower: Follower, out: Tensor, given: Given) -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 import torchvision
 from any_pruned_model import relative, silenced, with_statistics
-from pruned_constructs import PRUNED, WHOLE, Around, Heads, LevitHeads, StandardisedConv, conv
+from pruned_constructs import (
+    PRUNED,
+    WHOLE,
+    Around,
+    Chunks,
+    Heads,
+    LevitHeads,
+    StandardisedConv,
+    conv,
+)
 from torch import nn
 
 from micronet.errors import PruningError
@@ -66,6 +75,14 @@ def test_layers_whose_widths_the_code_takes_for_each_other_keep_as_many(prune):
     assert width < 16
     assert width % 4 == 0
     assert (body.qkv.out_features, body.out.in_features) == (3 * width, width)
+
+
+def test_halves_of_chunks_keep_as_many_each_and_none_is_blamed(prune):
+    _, result = prune(lambda: Around(nn.Sequential(*(Chunks() for _ in range(5)))))
+    assert not any("the code of" in reason for reason in result.reasons.values())
+    for number in range(5):
+        kept = result.plan.layers[f"body.{number}.first.0"].outputs
+        assert sum(place < 16 for place in kept) == len(kept) / 2 < 16
 
 
 def test_attributes_that_count_channels_shrink_and_the_plan_repeats_it(prune):
