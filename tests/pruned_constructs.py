@@ -273,6 +273,23 @@ class Attention(nn.Module):
         return self.attention(tokens, tokens, tokens)[0].transpose(1, 2).reshape(x.shape)
 
 
+class ScaledByWidth(WidthsOfEachOther):
+    """The same, which scales by the width that it takes from its inputs (torchvision's Swin)."""
+
+    def __init__(self) -> None:
+        super().__init__(heads=2)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        images, count, width = tokens.shape
+        parts = self.qkv(tokens).reshape(images, count, 3, self.heads, width // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        q = q * (width // self.heads) ** -0.5
+        y = ((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2)
+        y = self.back(self.out(y.reshape(images, count, width)).relu()).transpose(1, 2)
+        return y.reshape(images, x.size(1), *x.shape[2:])
+
+
 class Block(nn.Sequential):
     def __init__(self, inputs, outputs, kernel) -> None:
         super().__init__(conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.ReLU())
@@ -359,6 +376,14 @@ WHOLE = {
     "scale by the width of heads": (
         lambda: Around(ScaledHeads()),
         dict.fromkeys(["body.queries", "body.keys"], "their number scales an attention"),
+    ),
+    "scale by a width": (
+        lambda: Around(ScaledByWidth()),
+        {
+            "body.qkv": "the code of ScaledByWidth computes with their number",
+            "stem": "the code takes their number for that of 'body.qkv', and there the code of "
+            "ScaledByWidth computes with their number",
+        },
     ),
     "torch's attention": (
         lambda: Around(Attention()),

@@ -50,6 +50,7 @@ class Channels:
         standardised: See `Trace`.
         equal: For a group, those whose number the model's code takes for its own, itself among
             them.
+        factors: See `Trace`.
         counters: See `Trace`.
     """
 
@@ -61,6 +62,7 @@ class Channels:
     depthwise: set[str]
     standardised: set[str]
     equal: dict[Group, tuple[Group, ...]]
+    factors: dict[tuple[str, int], tuple[float, Ints]]
     counters: dict[str, list[tuple[int, Ints]]]
 
     @classmethod
@@ -112,6 +114,7 @@ class Channels:
             found.depthwise,
             found.standardised,
             equal,
+            found.factors,
             found.counters,
         )
 

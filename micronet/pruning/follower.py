@@ -73,6 +73,8 @@ class Trace:
             standardisation: what one input weighs depends on the others.
         equals: Pairs of channels along two axes, or along two parts of one, whose numbers the code
             takes for each other.
+        factors: The numbers that are multiplied into activations, added to them or the like, by
+            the module at work and their place among its own; and the channels of the activation.
         counters: For each attribute that counts channels, by name: its value, and the channels at
             all places of an activation that is divided by it, 0 for none.
     """
@@ -86,6 +88,7 @@ class Trace:
     depthwise: set[str] = attrs.field(factory=set)
     standardised: set[str] = attrs.field(factory=set)
     equals: list[tuple[Ints, Ints]] = attrs.field(factory=list)
+    factors: dict[tuple[str, int], tuple[float, Ints]] = attrs.field(factory=dict)
     counters: dict[str, list[tuple[int, Ints]]] = attrs.field(factory=dict)
 
 
@@ -124,6 +127,7 @@ class Follower:
         self.products = 0
         self.arguments: Any = ()
         self.watched: Callable[[Tensor], None] | None = None
+        self._factors: dict[str, int] = {}
         self._labels = WeakTensorKeyDictionary()
         self._names = {module: name for name, module in model.named_modules()}
         self._layers: dict[int, tuple[nn.Module, list[str]]] = {}
@@ -236,6 +240,19 @@ class Follower:
         pairs = distinct_pairs(*torch.broadcast_tensors(one, other))  # type: ignore[no-untyped-call]
         pairs = pairs[:, (pairs != 0).all(0) & (pairs[0] != pairs[1])]
         self.found.couplings.append(pairs.numpy())
+
+    def note_factors(self, numbers: Sequence[float], tensors: Sequence[Tensor]) -> None:
+        """Numbers that an operation on each element of activations takes."""
+        if not numbers:
+            return
+        known = [labels for tensor in tensors if (labels := self.labels_of(tensor)) is not None]
+        channels = np.concatenate(
+            [np.zeros(0, np.int64), *(distinct(narrow(labels)[0]).numpy() for labels in known)]
+        )
+        name = self._names.get(self.working[-1], "")
+        for number in numbers:
+            self._factors[name] = self._factors.get(name, 0) + 1
+            self.found.factors[name, self._factors[name]] = number, channels
 
     def equal(self, one: Tensor, others: Sequence[Tensor]) -> None:
         """There must be as many channels among some labels as among each of others."""

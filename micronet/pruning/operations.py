@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from micronet.pruning.elementwise import glu, pointwise, reduce, softmax
 from micronet.pruning.follower import Follower
@@ -33,7 +34,9 @@ def follow(
     elif name in _HANDLERS:
         _HANDLERS[name](follower, first, given)
     elif torch.Tag.pointwise in func.tags or name in _POINTWISE:
-        pointwise(follower, first, tensors_in((args, kwargs)))
+        tensors = tensors_in((args, kwargs))
+        follower.note_factors([n for n in tree_leaves((args, kwargs)) if type(n) is float], tensors)
+        pointwise(follower, first, tensors)
     elif name in _MOVES:
         move(follower, func, out, args, kwargs)
     elif name.startswith(_SPATIAL):

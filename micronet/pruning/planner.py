@@ -106,11 +106,13 @@ class Planner:
 
     def _spread_reasons(self) -> None:
         """Groups stay whole whose number is taken for that of one that does."""
-        for group, equal in self.channels.equal.items():
+        for equal in dict.fromkeys(self.channels.equal.values()):
             whole = next((other for other in equal if other in self.reasons), None)
-            if whole is not None and group not in self.reasons:
-                name = whole.layers[0]
-                self.reasons[group] = f"the code takes its number for that of {name!r}, which stays"
+            if whole is not None:
+                name, why = whole.layers[0], self.reasons[whole]
+                spread = f"the code takes their number for that of {name!r}, and there {why}"
+                for group in equal:
+                    self.reasons.setdefault(group, spread)
 
     def _stay(self, groups: tuple[Group, ...]) -> Ints:
         """How many sets of each group stay for each number of them above the threshold."""

@@ -68,6 +68,7 @@ def plan_of(
         smaller = channels.of_smaller(skeleton, example_inputs)
     except Failure as failure:
         raise _culprits(model, example_inputs, channels, counts, scores, failure) from failure
+    _check_factors(model, channels, smaller, counts)
     places = _places(channels, smaller, counts, scores)
     order = {}
     for side in _sides(channels):
@@ -79,6 +80,30 @@ def plan_of(
         found[np.argsort(wanted, kind="stable")] = stays[np.argsort(own[stays], kind="stable")]
         order[side.key] = found
     return _plan(channels, order)
+
+
+def _check_factors(
+    model: nn.Module,
+    channels: Channels,
+    smaller: Channels,
+    counts: Sequence[tuple[Group, int]],
+) -> None:
+    """Raises Misfit where the code computes a number from that of channels, as an attention's scale
+    from the width of its heads: the smaller model would be another function.
+    """
+    sets: set[int] = set()
+    names = set()
+    for place, (number, own) in channels.factors.items():
+        if place in smaller.factors and smaller.factors[place][0] != number:
+            names.add(place[0])
+            sets.update(channels.set_of[own].tolist())
+    if not names:
+        return
+    groups = [group for group, _ in counts]
+    kind = type(model.get_submodule(min(names))).__name__
+    involved = [group for group in groups if not sets.isdisjoint(group.sets.tolist())]
+    inside = _inside(groups, channels, tuple(f"{name}." for name in names))
+    raise Misfit(involved or inside or groups, f"the code of {kind} computes with their number")
 
 
 def _places(

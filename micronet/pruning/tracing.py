@@ -93,6 +93,7 @@ def _take(found: Trace, more: Trace) -> None:
     found.sides, found.channels = more.sides, more.channels
     found.standardised |= more.standardised
     found.equals += more.equals
+    found.factors = {**more.factors, **found.factors}
     found.locked = {**more.locked, **found.locked}
 
 

@@ -236,4 +236,9 @@ def _untouched(counts: Counts) -> dict[Group, str]:
 
 
 def _by_layer(reasons: Mapping[Group, str]) -> dict[str, str]:
-    return {name: reason for group, reason in reasons.items() for name in group.layers}
+    """For each layer, the first reason, which others may come from."""
+    found: dict[str, str] = {}
+    for group, reason in reasons.items():
+        for name in group.layers:
+            found.setdefault(name, reason)
+    return found
