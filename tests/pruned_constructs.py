@@ -290,6 +290,17 @@ class ScaledByWidth(WidthsOfEachOther):
         return y.reshape(images, x.size(1), *x.shape[2:])
 
 
+class Gains(nn.Module):
+    """A module of one's own that holds a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(16) + 0.5)
+
+    def forward(self, x):
+        return x * self.weight.view(1, -1, 1, 1)
+
+
 class Block(nn.Sequential):
     def __init__(self, inputs, outputs, kernel) -> None:
         super().__init__(conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.ReLU())
@@ -341,6 +352,7 @@ PRUNED = {
     "split attention": lambda: Around(SplitAttention()),
     "coordinate attention": lambda: Around(CoordinateAttention()),
     "C2f": lambda: Around(C2f()),
+    "gains of a module of one's own": lambda: after(Gains()),
     "scale in a buffer": lambda: after(Buffer(1, 16, 1, 1)),
     "positions in a buffer": lambda: after(Buffer(1, 16, 8, 8)),
     "width of heads in an attribute": lambda: Around(Heads()),

@@ -22,7 +22,10 @@ _UNREACHED = "the example inputs don't reach"
 
 def unreached(model: nn.Module, found: Trace) -> dict[str, nn.Module]:
     """The weighted layers and normalizations that no forward pass has met, by name."""
-    reached = {name for side in found.sides.values() for name in side.names}
+    reached: set[str] = set()
+    for side in found.sides.values():
+        layer = isinstance(side.layer, nn.Module)
+        reached.update(name if layer else name.rpartition(".")[0] for name in side.names)
     return {
         name: module
         for name, module in model.named_modules()
