@@ -199,12 +199,7 @@ def run_engine(
             without one, NaN or Inf.
         RunError: The torch model gives NaN or Inf.
     """
-    takes, task = artifact.signature.inputs.parts, data.task
-    if len(takes) != 1 or not isinstance(takes[0], TensorSpec):
-        raise DeployError(
-            f"{artifact.directory} takes {listed(s.name for s in artifact.signature.input_specs)}; "
-            f"figures are measured of models that take images alone."
-        )
+    task = data.task
     metric, simulated_metric = task.metric(), task.metric()
     comparison = None if model is None else Comparison(model)
     agreements: list[Tensor] = []
@@ -254,7 +249,17 @@ def simulate(model: nn.Module, images: Tensor) -> Any:
 
 
 def engine_outputs(runner: Runner, artifact: Artifact, images: Tensor) -> Any:
-    """An engine's outputs for a batch, as tensors."""
+    """An engine's outputs for a batch, as tensors.
+
+    Raises:
+        DeployError: It takes more than images, or fails on such images.
+    """
+    takes = artifact.signature.inputs.parts
+    if len(takes) != 1 or not isinstance(takes[0], TensorSpec):
+        raise DeployError(
+            f"{artifact.directory} takes {listed(s.name for s in artifact.signature.input_specs)}; "
+            f"figures are measured of models that take images alone."
+        )
     try:
         outputs = runner(np.ascontiguousarray(images.numpy()))
     except Exception as error:  # each engine has exceptions of its own

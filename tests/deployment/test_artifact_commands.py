@@ -77,6 +77,6 @@ def test_an_engine_is_loaded_by_its_folder(folder):
     assert load_engine(str(folder)).signature == load_engine(folder).signature
 
 
-def test_the_accuracy_of_several_outputs_is_refused_in_words(folder):
-    with pytest.raises(DeployError, match=r"takes images, query.place and gives map, rows;"):
+def test_figures_of_models_with_several_inputs_are_refused_in_words(folder):
+    with pytest.raises(DeployError, match=r"takes images, query.place; figures"):
         evaluate_artifact(str(folder), Named("digits"))
