@@ -30,7 +30,16 @@ from micronet.cli.commands import app as micronet_command
 from micronet.errors import RecipeError
 from micronet.hookspecs import ENTRY_POINT_GROUP
 from micronet.options import OptionInfo, describe
-from micronet.recipe import STEPS, Prune, Quantize, Recipe, Train, own_fields, technique_field
+from micronet.recipe import (
+    STEPS,
+    Named,
+    Prune,
+    Quantize,
+    Recipe,
+    Train,
+    own_fields,
+    technique_field,
+)
 from micronet.recipe.resolution import resolve
 from micronet.registry.catalog import BUILT_IN, Entry
 from micronet.techniques import KINDS, DeployBackend, Scheme
@@ -299,7 +308,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 
 def _value(value: Any) -> str:
-    return f"`{json.dumps(value)}`"
+    return f"`{json.dumps(value.name if isinstance(value, Named) else value)}`"
 
 
 def _arguments(cls: type[Any]) -> Iterator[tuple[str, str]]:
