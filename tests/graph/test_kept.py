@@ -141,7 +141,7 @@ def test_outputs_are_of_the_authors_own_class(output):
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.__name__)
 def test_channels_that_lie_in_an_output_of_any_class_stay(output):
-    with pytest.raises(PruningError, match="c: it gives the model's outputs"):
+    with pytest.raises(PruningError, match="c, head: it gives the model's outputs"):
         create("pruner", "normal", percent=0.3).prune(Giving(output).eval(), (X,))
 
 
