@@ -35,6 +35,7 @@ NOT_FOLLOWED = {
     r"pytest .*|.*\btox\b.*|\.venv-tox/bin/pre-commit .*": "runs what runs this test",
     r".*--gpu-id 0,1|accelerate launch --multi_gpu .*": "needs GPUs",
     r"micronet run gpu.yaml.*": "needs TensorRT and a GPU",
+    r"micronet deploy theirs .*": "needs a run of somebody else's",
     r"python tests/benchmarks/.*": "a benchmark, run by hand",
     r"cd micronet/compression/.*|cd \.\./.*|cd bn_fuse": "works in a clone",
     r"python (main|normal_regular_prune|bn_fuse|bn_fused_model_test)\.py.*": (
