@@ -47,7 +47,7 @@ def test_showing_every_built_in_technique_loads_no_torch(site):
 
 def test_every_kind_is_among_the_built_in_techniques():
     assert {kind for kind, _ in BUILT_IN} == {
-        "quantizer", "observer", "pruner", "fuser", "deploy_backend", "model", "dataset"
+        "quantizer", "observer", "pruner", "fuser", "deploy_backend", "model", "dataset", "task"
     }  # fmt: skip
 
 
