@@ -131,7 +131,23 @@ def in_words(error: BaseException) -> MicronetError | None:
     """The error of ours that tells of another; `None` where that is a fault of somebody's code."""
     if isinstance(error, MicronetError):
         return error
+    if isinstance(error, RuntimeError):
+        return lost_worker(error)
     return refusal(error) if isinstance(error, OSError) and error.strerror else None
+
+
+def lost_worker(error: Exception) -> DataError | None:
+    """What to do if a process that loads data was killed.
+
+    Torch tells so at any moment, or fails to fetch what the process has left.
+    """
+    lost = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    if not lost and not isinstance(error, (OSError, EOFError)):
+        return None
+    return DataError(
+        f"Reading the data fails: {describe_error(error)}. A process that loads data may have been "
+        f"killed for lack of memory: try fewer workers, or workers: 0."
+    )
 
 
 def refusal(

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from micronet.errors import MicronetError, RunError, describe_error
+from micronet.errors import MicronetError, RunError, describe_error, lost_worker
 from micronet.pipeline.context import Context
 from micronet.pipeline.data import checked_sets
 from micronet.pipeline.environment import changed, environment
@@ -26,7 +26,7 @@ from micronet.recipe.faults import Faults
 from micronet.recipe.place import Nowhere
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.training.accelerator import ignored_variables, make_accelerator
-from micronet.training.loop import deterministic, lost_worker
+from micronet.training.loop import deterministic
 from micronet.training.memory import keep_freed_memory
 
 

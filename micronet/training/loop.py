@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset
 
-from micronet.errors import DataError, MicronetError, RunError, describe_error
+from micronet.errors import DataError, MicronetError, RunError, describe_error, lost_worker
 from micronet.graph.modes import evaluating
 from micronet.techniques import Metric, Task
 from micronet.training.resuming import TrainingState, check_resumable
@@ -139,20 +139,6 @@ def read(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
             told = f"Reading the data fails: {describe_error(error)}."
             raise lost_worker(error) or DataError(told) from error
         yield batch
-
-
-def lost_worker(error: Exception) -> DataError | None:
-    """What to do if a process that loads data was killed.
-
-    Torch tells so at any moment, or fails to fetch what the process has left.
-    """
-    lost = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
-    if not lost and not isinstance(error, (OSError, EOFError)):
-        return None
-    return DataError(
-        f"Reading the data fails: {describe_error(error)}. A process that loads data may have been "
-        f"killed for lack of memory: try fewer workers, or workers: 0."
-    )
 
 
 def _sentence(error: MicronetError) -> str:
