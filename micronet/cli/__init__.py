@@ -38,6 +38,7 @@ def main() -> NoReturn:
         app(arguments)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever can't wait ends it at once
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises there what is told below
         status = _told(error, traceback=len(arguments) < len(sys.argv) - 1)
         if status is None:  # one of typer's exits, or a fault of ours
             raise
