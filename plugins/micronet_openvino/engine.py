@@ -18,6 +18,7 @@ from micronet.deployment.batches import batch_of, run_in_pieces
 from micronet.errors import DeployError
 from micronet.techniques import Artifact, Runner, Signature
 from micronet_openvino.binary import DOMAIN
+from micronet_openvino.core import core
 from micronet_openvino.reductions import keep_reductions
 from micronet_openvino.saturation import kernels_saturate
 
@@ -37,10 +38,10 @@ def read(model: onnx.ModelProto) -> openvino.Model:
 
     That is `openvino.convert_model`, but for its report on itself to a server.
     """
-    core = openvino.Core()
-    core.add_extension(ConversionExtension("BinaryConvolution", DOMAIN, _binary_convolution))
+    reader = openvino.Core()
+    reader.add_extension(ConversionExtension("BinaryConvolution", DOMAIN, _binary_convolution))
     try:
-        network = core.read_model(model.SerializeToString())
+        network = reader.read_model(model.SerializeToString())
     except RuntimeError as error:
         raise DeployError(f"openvino can't read the exported graph: {error}") from error
     apply_moc_transformations(network, cf=True)
@@ -87,7 +88,7 @@ def load(artifact: Artifact, *, threads: int | None) -> OpenVinoRunner:
         options["LP_TRANSFORMS_MODE"] = "NO"  # the same numbers, computed in float
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
-    return OpenVinoRunner(artifact.signature, openvino.Core().read_model(artifact.path), options)
+    return OpenVinoRunner(artifact.signature, core().read_model(artifact.path), options)
 
 
 class OpenVinoRunner(Runner):
@@ -137,7 +138,7 @@ class OpenVinoRunner(Runner):
 
 def compiled(model: openvino.Model, options: dict[str, Any]) -> openvino.InferRequest:
     """A model made ready for the CPU."""
-    return openvino.Core().compile_model(model, _DEVICE, options).create_infer_request()
+    return core().compile_model(model, _DEVICE, options).create_infer_request()
 
 
 def _pieces(count: int) -> list[tuple[int, int]]:

@@ -8,6 +8,8 @@ import numpy as np
 import openvino
 from openvino import opset13
 
+from micronet_openvino.core import core
+
 _CHANNELS, _SIZE = 16, 8
 _ACTIVATION, _WEIGHT = 255, 127
 
@@ -25,6 +27,6 @@ def kernels_saturate() -> bool:
     sums = opset13.convolution(quantized, weights, [1, 1], [0, 0], [0, 0], [1, 1])
     model = openvino.Model([sums], [images])
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(model, "CPU", options)
+    compiled = core().compile_model(model, "CPU", options)
     found = compiled([np.full(shape, _ACTIVATION, np.float32)])[0]
     return not np.allclose(found, _CHANNELS * _ACTIVATION * _WEIGHT)

@@ -79,7 +79,9 @@ def test_onnxruntime_computes_what_the_simulation_does(
 
 @pytest.mark.parametrize("weights", ["binary", "ternary"])
 def test_openvino_runs_the_ends_on_integers_and_the_others_on_bits(create, net, tmp_path, weights):
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from micronet_openvino.core import core
+
     quantizer = create("quantizer", "wbwtab", weights=weights, first_and_last="int8")
     prepared = quantizer.prepare(net, (X[:2],))
     quantizer.calibrate(prepared, [X])
@@ -91,9 +93,9 @@ def test_openvino_runs_the_ends_on_integers_and_the_others_on_bits(create, net, 
     # Means of signs may lie in the middle between two codes, where engines round as they like.
     tolerance = 1 / 128 if net.pooled else 1e-5
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
-    network = openvino.Core().read_model(artifact.path)
+    network = core().read_model(artifact.path)
     network.reshape([2, *X.shape[1:]])
-    engine = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    engine = core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kernels = [
         operation.get_rt_info()["primitiveType"].astype(str)
         for operation in engine.get_runtime_model().get_ordered_ops()

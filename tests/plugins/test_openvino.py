@@ -17,6 +17,8 @@ from micronet.techniques import Artifact
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
+from micronet_openvino.core import core  # noqa: E402
+
 X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
 
@@ -50,7 +52,7 @@ class Deployed:
     def operations(self):
         """(type, implementation) of what the engine runs."""
         options = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = openvino.Core().compile_model(self.artifact.path, "CPU", options)
+        compiled = core().compile_model(self.artifact.path, "CPU", options)
         infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
         return {
             tuple(info[key].astype(str) for key in ("layerType", "primitiveType")) for info in infos
@@ -243,3 +245,35 @@ def test_the_engine_runs_where_torch_cannot_be_imported(integer, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert np.allclose(np.load(tmp_path / "out.npy"), integer.runner(X.numpy()), atol=1e-6)
+
+
+INTERRUPTED = """
+import pathlib, signal, sys
+import numpy as np
+from micronet import registry
+from micronet.techniques import Artifact
+
+artifact = Artifact.read(pathlib.Path(sys.argv[1]))
+backend = registry.create("deploy_backend", "openvino")
+engines = [backend.load(artifact, threads=1) for _ in range(3)]
+for engine in engines:
+    engine(np.zeros((2, 3, 32, 32), np.float32))
+del engine
+while engines:
+    del engines[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_lives_through_a_signal_after_its_engines_are_gone(floating):
+    artifact = floating.artifact
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, artifact.directory],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

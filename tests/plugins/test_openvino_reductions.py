@@ -7,6 +7,7 @@ from torch import nn
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
+from micronet_openvino.core import core  # noqa: E402
 from micronet_openvino.reductions import keep_reductions  # noqa: E402
 from openvino import opset13  # noqa: E402
 
@@ -168,7 +169,7 @@ def assert_the_same_rewritten(result):
     keep_reductions(network)
     assert network.output().get_names() == {"result"}
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    found = openvino.Core().compile_model(network, "CPU", options)([x])[0]
+    found = core().compile_model(network, "CPU", options)([x])[0]
     assert found.shape == expected.data.shape
     assert np.allclose(found, expected.data, rtol=1e-4, atol=1e-4)
 
@@ -188,6 +189,6 @@ def test_rms_norm_keeps_its_kernel(create, tmp_path):
     backend = create("deploy_backend", "openvino")
     artifact = backend.export(Normed().eval(), (torch.randn(2, 5, 8),), tmp_path)
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(artifact.path, "CPU", options)
+    compiled = core().compile_model(artifact.path, "CPU", options)
     operations = compiled.get_runtime_model().get_ordered_ops()
     assert "RMS" in {each.get_rt_info()["layerType"].astype(str) for each in operations}
