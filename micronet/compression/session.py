@@ -16,7 +16,9 @@ from micronet import registry
 from micronet.compression import cards
 from micronet.techniques import Task
 from micronet.training.accelerator import make_accelerator
-from micronet.training.loop import Images, TrainingOptions, channels_last, measured, train
+from micronet.training.evaluation import Images, measured
+from micronet.training.kernels import channels_last
+from micronet.training.loop import TrainingOptions, train
 from micronet.training.memory import keep_freed_memory
 
 _SEED = 0
@@ -113,7 +115,6 @@ class Session:
                 weight_decay=flags.wd,
                 schedule="cosine",
                 workers=flags.num_workers,
-                sparsity=None,
             ),
             task=self.task,
             accelerator=self.accelerator,

@@ -13,13 +13,14 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from micronet.errors import DataError
+from micronet.errors import DataError, RunError, describe_value
 from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task
-from micronet.pipeline.folder import START, RunFolder, step_name
+from micronet.pipeline.folder import START, RunFolder
 from micronet.pipeline.results import Row
 from micronet.pipeline.samples import Samples
 from micronet.pruning import PruningPlan, apply_plan
 from micronet.recipe import (
+    FLOAT,
     Deploy,
     Evaluate,
     Freeze,
@@ -29,6 +30,8 @@ from micronet.recipe import (
     Quantize,
     Step,
     Train,
+    float_index,
+    step_name,
 )
 from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import Resolved, resolve
@@ -38,7 +41,9 @@ from micronet.storage.weights import fill, load_state, load_weights
 from micronet.streams import say
 from micronet.techniques import Task
 from micronet.training.accelerator import make_accelerator
-from micronet.training.loop import channels_last
+from micronet.training.distillation import Distillation
+from micronet.training.kernels import channels_last
+from micronet.training.objective import Objective
 
 
 @attrs.frozen
@@ -105,13 +110,6 @@ class Context:
         prunes = (i for i, step in enumerate(self.steps[: index + 1]) if isinstance(step, Prune))
         return {position: self._plan(position) for position in prunes}
 
-    @property
-    def starts_at_random(self) -> bool:
-        """Whether a registered model starts with fresh weights; others may bring their own."""
-        model = self.resolved.recipe.model
-        given = self.resolved.weights or model.options.get("weights")
-        return given is None and ":" not in model.name
-
     def pruning(self, index: int) -> tuple[PruningPlan, ...]:
         """All that the model of step `index` was pruned by, the recipe's weights before its steps.
 
@@ -128,8 +126,39 @@ class Context:
 
     def float_index(self) -> int:
         """The last step before anything was done to the model but training."""
-        changing = (i for i, step in enumerate(self.steps) if not isinstance(step, Train))
-        return next(changing, len(self.steps)) - 1
+        return float_index(self.steps)
+
+    def objective(self, index: int) -> Objective:
+        """What a train step makes small."""
+        step, callables = self.steps[index], self.resolved.callables
+        assert isinstance(step, Train)
+        own = callables.get((index, "loss"))
+        distillation = None
+        if step.teacher is not None:
+            teacher = self._teacher(index, step.teacher)
+            distillation = Distillation(teacher, self.task, step.temperature, step.features)
+        return Objective(
+            task=self.task,
+            own=own and own.function,
+            distillation=distillation,
+            weight=step.weight,
+        )
+
+    def _teacher(self, index: int, name: str) -> nn.Module:
+        """The model that a train step learns from, as it is when it is measured."""
+        own = self.resolved.callables.get((index, "teacher"))
+        if own is not None:
+            model = own()
+            if not isinstance(model, nn.Module):
+                raise RunError(
+                    f"{name} must return a torch.nn.Module, got {describe_value(model)}."
+                )
+            model = channels_last(model.to(self.accelerator.device))
+        elif name == FLOAT:
+            model = self.model_after(self.float_index())
+        else:
+            model = self.model_after(int(name.partition("-")[0]) - 1)
+        return model.eval().requires_grad_(False)
 
     def float_row(self) -> Row | None:
         """The float model's measurements, which every other row is compared with."""

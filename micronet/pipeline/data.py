@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from micronet.errors import DataError, RunError, blaming, describe_value
 from micronet.graph.modes import evaluating
@@ -17,6 +17,8 @@ from micronet.techniques import Task
 
 Sets = tuple[Samples, Samples]
 _LOOKED_AT = 16
+_HELD_OUT = 10
+"""One of so many training images is held out."""
 
 
 def checked_sets(loaded: Any, name: str, task: Task) -> Sets:
@@ -36,7 +38,7 @@ def checked_sets(loaded: Any, name: str, task: Task) -> Sets:
         several = isinstance(loaded, (tuple, list))
         got = f"{len(loaded)} things" if several else describe_value(loaded)
         raise DataError(f"data {name} must return two data sets, (train, test), got {got}.")
-    train = Samples.of(loaded[0], f"The training set of {name}", task)
+    train = Samples.of(loaded[0], f"The training set of {name}", task, may_be_bare=True)
     test = Samples.of(loaded[1], f"The test set of {name}", task)
     for samples in (train, test):
         for index in (1, len(samples) - 1):
@@ -52,6 +54,13 @@ def checked_sets(loaded: Any, name: str, task: Task) -> Sets:
             f"training and {type_of(test.dtype)} for the test."
         )
     return train, test
+
+
+def held_out(data: Samples, seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
+    """A training set in two: nine tenths to train with, and a tenth to choose by."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = max(1, len(order) // _HELD_OUT)
+    return Subset(data, sorted(order[count:])), Subset(data, sorted(order[:count]))
 
 
 def look_through(data: Samples) -> None:

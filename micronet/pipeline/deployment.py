@@ -34,7 +34,8 @@ from micronet.recipe import Deploy, Named
 from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact, DeployBackend, Runner, Task, TensorSpec
 from micronet.techniques.deploy_backend import FLOAT
-from micronet.training.loop import laid_out, read
+from micronet.training.evaluation import read
+from micronet.training.kernels import laid_out
 
 _BATCH = 64
 

@@ -17,7 +17,7 @@ from micronet.pipeline import own_runs
 from micronet.pipeline.artifact_folders import files_in
 from micronet.pipeline.results import Results, Row
 from micronet.plain import structured
-from micronet.recipe import Recipe, plain_yaml
+from micronet.recipe import Recipe, plain_yaml, step_name
 from micronet.recipe.file import Source, structure
 from micronet.storage.files import (
     check_sums,
@@ -295,15 +295,6 @@ class RunFolder:
 
 START = "00-model"
 """Name of the row for the model that a recipe starts with, where it is not trained first."""
-
-
-def step_name(number: int, key: str) -> str:
-    """A step's name in folder and table.
-
-    >>> step_name(3, "train")
-    '03-train'
-    """
-    return f"{number:02d}-{key}"
 
 
 def artifact_name(number: int, backend: str) -> str:

@@ -19,7 +19,7 @@ from micronet.storage.packing import save_packed
 from micronet.storage.pruned import save_pruned
 from micronet.storage.weights import save_state
 from micronet.techniques import Metric
-from micronet.training.loop import measured
+from micronet.training.evaluation import measured
 
 
 def measure(
@@ -80,7 +80,7 @@ def _save(context: Context, model: nn.Module, plans: Sequence[PruningPlan], file
 
 def _notes(context: Context, index: int, metric: Metric) -> list[str]:
     notes = []
-    if index < 0 and context.starts_at_random:
+    if index < 0 and context.resolved.starts_at_random:
         notes.append("the recipe gives this model no weights; they are random.")
     pruned_last = index >= 0 and isinstance(context.steps[index], Prune)
     return notes if pruned_last else notes + metric.notes()

@@ -16,10 +16,9 @@ from micronet.pipeline.folder import (
     START,
     RunFolder,
     artifact_name,
-    step_name,
     steps_of,
 )
-from micronet.recipe import plain_yaml, to_plain
+from micronet.recipe import plain_yaml, step_name, to_plain
 from micronet.recipe.file import Source, structure
 from micronet.recipe.resolution import resolve
 from micronet.recipe.sources import ROLES

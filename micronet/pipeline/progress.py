@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -21,6 +23,8 @@ from micronet.errors import printable
 from micronet.pipeline.results import Row, shown_as
 from micronet.techniques import Figure
 
+_MINUTE = 60.0
+
 
 @attrs.define
 class Reporter:
@@ -29,10 +33,12 @@ class Reporter:
     Args:
         console: Where to write.
         enabled: False for the other processes of a distributed run.
+        clock: Gives seconds.
     """
 
     console: Console
     enabled: bool = True
+    clock: Callable[[], float] = time.monotonic
 
     @contextmanager
     def step(self, title: str) -> Iterator[Bar]:
@@ -49,7 +55,8 @@ class Reporter:
             *columns, console=self.console, transient=True, disable=not self._shows_bars
         ) as progress:
             task = progress.add_task(title, total=None, note="")
-            yield Bar(progress, task)
+            lines = None if self._shows_bars else Lines(self, title, self.clock())
+            yield Bar(progress, task, lines)
 
     @property
     def _shows_bars(self) -> bool:
@@ -75,13 +82,43 @@ class Reporter:
 
 
 @attrs.define
+class Lines:
+    """In the place of a bar, where stderr is no terminal: a line every minute."""
+
+    _reporter: Reporter
+    _title: str
+    _start: float
+    _told: float = attrs.field(init=False)
+    _loss: float | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._told = self._start
+
+    def update(self, done: int, total: int, loss: float | None) -> None:
+        """Says how far the step is, if a minute has gone since it last did."""
+        self._loss = self._loss if loss is None else loss
+        now = self._reporter.clock()
+        if now - self._told < _MINUTE:
+            return
+        self._told = now
+        left = (now - self._start) / done * (total - done)
+        parts = [self._title, f"{done / total:.0%}"]
+        if self._loss is not None:
+            parts.append(f"loss {self._loss:.3f}")
+        self._reporter.say("  ".join([*parts, f"{math.ceil(left / _MINUTE)} min left"]))
+
+
+@attrs.define
 class Bar:
     """The bar of the step at work."""
 
     _progress: Progress
     _task: int
+    _lines: Lines | None
 
     def update(self, done: int, total: int, loss: float | None = None) -> None:
         """Moves the bar; a loss is shown behind it."""
         note = {} if loss is None else {"note": f"loss {loss:.3f}"}
+        if self._lines is not None:
+            self._lines.update(done, total, loss)
         self._progress.update(self._task, completed=done, total=total, **note)  # type: ignore[arg-type]

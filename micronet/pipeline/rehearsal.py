@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from micronet.errors import MicronetError, describe_error
+from micronet.graph.copying import copy_of
 from micronet.graph.modes import evaluating
 from micronet.quantization import convert
 from micronet.recipe import Calibrate, Deploy, Freeze, Fuse, Prune, Quantize, Train
@@ -21,7 +22,9 @@ from micronet.recipe.plain_yaml import Key
 from micronet.recipe.resolution import Resolved
 from micronet.techniques import Task
 from micronet.training.batch_norms import measure_statistics
+from micronet.training.distillation import Distillation
 from micronet.training.loop import TrainingOptions, train
+from micronet.training.objective import Objective
 
 _RATE = 1e-12
 """Leaves the weights as they are: a step of large size would harm those after it."""
@@ -44,16 +47,19 @@ def rehearse(
     Returns:
         The key of the first step that fails, and why; `None` if none does.
     """
-    rehearsal = _Rehearsal(task, model, samples, accelerator)
+    rehearsal = _Rehearsal(task, model, samples, accelerator, copy_of(model))
     if (fault := rehearsal.loses_the_batch()) is not None:
         return ("model",), fault
     for index, (step, technique) in enumerate(
         zip(resolved.recipe.steps, resolved.techniques, strict=True)
     ):
         action = _ACTIONS.get(type(step))
+        given = technique
+        if isinstance(step, Train):
+            given = {key: own for (at, key), own in resolved.callables.items() if at == index}
         try:
             if action is not None:
-                action(rehearsal, step, technique)
+                action(rehearsal, step, given)
         except MicronetError as error:
             return ("steps", index, step.key), f"{step.key} will fail: {error}"
         except (Exception, SystemExit, GeneratorExit) as error:  # anybody's code
@@ -70,26 +76,45 @@ class _Rehearsal:
     model: nn.Module
     samples: Samples
     accelerator: Accelerator
+    first: nn.Module
     quantizer: Any = None
 
     @property
     def images(self) -> Tensor:
         return torch.stack([image for image, _ in self.samples])
 
-    def train(self, step: Train, _: Any) -> None:
+    def train(self, step: Train, callables: Mapping[str, Any]) -> None:
         """An epoch of both images, in batches as large as the step's."""
-        options = attrs.evolve(step, lr=_RATE, epochs=1, workers=0, sparsity=None)
+        options = attrs.evolve(
+            step,
+            lr=_RATE,
+            parameters={name: {**group, "lr": _RATE} for name, group in step.parameters.items()},
+            epochs=1,
+            workers=0,
+            keep="last",
+            patience=None,
+            batch_size=min(step.batch_size, len(self.samples)),
+        )
         train(
             self.model.to(self.accelerator.device),
             _Listed(self.samples),
-            TrainingOptions(
-                **{**attrs.asdict(options), "batch_size": min(step.batch_size, len(self.samples))}
-            ),
+            TrainingOptions.of(options),
             task=self.task,
             accelerator=self.accelerator,
             seed=0,
+            objective=self.objective(step, callables),
         )
         self.model.cpu()
+
+    def objective(self, step: Train, callables: Mapping[str, Any]) -> Objective:
+        """The loss; a teacher of the run's own is stood for by the first model."""
+        distillation = None
+        if step.teacher is not None:
+            teacher = callables["teacher"]() if "teacher" in callables else self.first
+            teacher = teacher.to(self.accelerator.device).eval().requires_grad_(False)
+            distillation = Distillation(teacher, self.task, step.temperature, step.features)
+        own = callables["loss"].function if "loss" in callables else None
+        return Objective(task=self.task, own=own, distillation=distillation, weight=step.weight)
 
     def prune(self, _: Prune, pruner: Any) -> None:
         self.model = pruner.prune(self.model, (self.images,)).model

@@ -45,6 +45,8 @@ class Row:
         artifact: The deployed model's folder, relative to the run's.
         notes: What a reader should know before he believes the numbers, a sentence each.
         reasons: For each layer that pruning left whole, why.
+        curve: Of a training, for each epoch its number, `train_loss`, the highest `lr`, and the
+            task's figures on the images that the epoch was measured on.
     """
 
     step: str
@@ -67,6 +69,7 @@ class Row:
     artifact: str | None = None
     notes: Sequence[str] = ()
     reasons: Mapping[str, str] = attrs.field(factory=dict)
+    curve: Sequence[Mapping[str, float]] = ()
 
     @property
     def accuracy(self) -> float | None:

@@ -26,7 +26,7 @@ from micronet.recipe.faults import Faults
 from micronet.recipe.place import Nowhere
 from micronet.recipe.resolution import Resolved, resolve
 from micronet.training.accelerator import ignored_variables, make_accelerator
-from micronet.training.loop import deterministic
+from micronet.training.kernels import deterministic
 from micronet.training.memory import keep_freed_memory
 
 

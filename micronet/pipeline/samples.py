@@ -18,12 +18,15 @@ from micronet.techniques import Task
 class Samples(Dataset[tuple[Tensor, Any]]):
     """A data set whose samples are all alike, or are told as its fault.
 
+    Images may come alone, without targets: then a teacher can train on them.
+
     Args:
         data: The user's own.
         name: How messages begin, as in `The test set of shop:data`.
         length: Its length.
         shape, dtype: Of every image.
         task: Says what the targets must be.
+        labelled: Whether there are targets; otherwise each is `None`.
     """
 
     data: Any
@@ -32,10 +35,17 @@ class Samples(Dataset[tuple[Tensor, Any]]):
     shape: torch.Size
     dtype: torch.dtype
     task: Task
+    labelled: bool = True
 
     @classmethod
-    def of(cls, data: Any, name: str, task: Task) -> Samples:
+    def of(cls, data: Any, name: str, task: Task, *, may_be_bare: bool = False) -> Samples:
         """A data set whose every image is as its first.
+
+        Args:
+            data: The user's own.
+            name: How messages begin.
+            task: Says what the targets must be.
+            may_be_bare: Whether images may come without targets.
 
         Raises:
             DataError: It has no length or no first image, or is no data set.
@@ -51,8 +61,9 @@ class Samples(Dataset[tuple[Tensor, Any]]):
             length = len(data)
         if length < 2:  # noqa: PLR2004
             raise DataError(f"{name} must hold two images or more, got {length}.")
-        first, _ = _read(data, 0, name, task)
-        return cls(data, name, length, first.shape, first.dtype, task)
+        labelled = not may_be_bare or not _is_bare(data)
+        first, _ = _read(data, 0, name, task, labelled=labelled)
+        return cls(data, name, length, first.shape, first.dtype, task, labelled)
 
     def __len__(self) -> int:
         return self.length
@@ -63,7 +74,7 @@ class Samples(Dataset[tuple[Tensor, Any]]):
         Raises:
             DataError: The user's code raises something, or the sample can't be trained with.
         """
-        image, target = _read(self.data, index, self.name, self.task)
+        image, target = _read(self.data, index, self.name, self.task, labelled=self.labelled)
         if image.shape != self.shape:
             raise DataError(
                 f"{self.name} must give images of one shape, got {list(self.shape)} and "
@@ -77,12 +88,22 @@ class Samples(Dataset[tuple[Tensor, Any]]):
         return image, target
 
 
+def _is_bare(data: Any) -> bool:
+    """Whether the first sample is an image alone, be it in a tuple, or one with `None`."""
+    try:
+        first = data[0]
+    except Exception:  # told as it is read
+        return False
+    several = isinstance(first, (tuple, list)) and len(first) > 0
+    return isinstance(first, Tensor) or (several and all(each is None for each in first[1:]))
+
+
 def type_of(dtype: torch.dtype) -> str:
     """A type's bare name."""
     return str(dtype).removeprefix("torch.")
 
 
-def _read(data: Any, index: int, name: str, task: Task) -> tuple[Tensor, Any]:
+def _read(data: Any, index: int, name: str, task: Task, *, labelled: bool) -> tuple[Tensor, Any]:
     try:
         sample = data[index]
     except KeyboardInterrupt:
@@ -91,6 +112,8 @@ def _read(data: Any, index: int, name: str, task: Task) -> tuple[Tensor, Any]:
         raise DataError(
             f"{name} gives no image {index}{_file(data, index)}: {describe_error(error)}."
         ) from error
+    if not labelled:
+        sample = sample if isinstance(sample, Tensor) else sample[0], None
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:  # noqa: PLR2004
         raise DataError(
             f"{name} must give (image, target), got {describe_value(sample)} at index {index}."
@@ -101,6 +124,8 @@ def _read(data: Any, index: int, name: str, task: Task) -> tuple[Tensor, Any]:
             f"{name} must give (float tensor, target), got {describe_value(image)} at index "
             f"{index}. {_remedy(image)}"
         )
+    if not labelled:
+        return image, None
     try:
         return image, task.check_target(target, image)
     except DataError as error:

@@ -15,7 +15,7 @@ from micronet.pipeline.context import Context, open_run
 from micronet.recipe import Evaluate, Prune, Train
 from micronet.storage.files import replacing
 from micronet.techniques import Figure
-from micronet.training.loop import measured
+from micronet.training.evaluation import measured
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from micronet.errors import DataError, RunError
 from micronet.pipeline.context import Context
+from micronet.pipeline.data import held_out
 from micronet.pipeline.deployment import deploy
 from micronet.pipeline.folder import Record
 from micronet.pipeline.measuring import measure
@@ -33,7 +34,8 @@ from micronet.storage.epochs import load_epoch, save_epoch
 from micronet.storage.weights import fill
 from micronet.techniques import Pruner, Quantizer
 from micronet.training.batch_norms import measure_statistics
-from micronet.training.loop import TrainingOptions, read, train
+from micronet.training.evaluation import Images, read
+from micronet.training.loop import TrainingOptions, train
 from micronet.training.resuming import TrainingState
 
 
@@ -67,19 +69,25 @@ def _train(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         def regularize(bare: nn.Module) -> None:
             pruner.regularize(bare, strength)
 
-    train(
+    train_set: Images = context.train_set
+    watched: Images = context.test_set
+    if step.chooses:
+        train_set, watched = held_out(context.train_set, context.resolved.recipe.seed)
+    curve = train(
         model,
-        context.train_set,
-        TrainingOptions(**attrs.asdict(step)),
+        train_set,
+        TrainingOptions.of(step),
         task=context.task,
         accelerator=context.accelerator,
         seed=context.seed(index),
+        objective=context.objective(index),
+        watched=watched,
         regularize=regularize,
         resume=_resumed(checkpoint, model) if os.path.lexists(checkpoint) else None,
         on_epoch=save,
         on_batch=bar.update,
     )
-    return Record(measure(context, index, model))
+    return Record(attrs.evolve(measure(context, index, model), curve=curve))
 
 
 def _resumed(checkpoint: Path, model: nn.Module) -> TrainingState:

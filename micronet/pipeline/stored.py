@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from micronet.errors import DataError
 from micronet.pipeline.context import Context, open_run, renamed
 from micronet.pipeline.data import Sets, checked_sets, fitted_task, for_task
-from micronet.pipeline.folder import START, RunFolder, step_name, steps_of
+from micronet.pipeline.folder import START, RunFolder, steps_of
 from micronet.pipeline.packed import load_packed, packed_recipe, pruned_recipe
 from micronet.quantization import is_ready
-from micronet.recipe import Recipe
+from micronet.recipe import Recipe, step_name
 from micronet.recipe.own_code import refuse_unnamed
 from micronet.recipe.resolution import resolve_data, resolve_structure, resolve_task
 from micronet.recipe.sources import DATA, MODEL, TASK

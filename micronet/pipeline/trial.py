@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 from micronet.errors import MicronetError, RunError, blaming, describe_error
 from micronet.graph.modes import evaluating
 from micronet.pipeline.context import start_model
-from micronet.recipe import Calibrate, Prune, Quantize, Train
+from micronet.recipe import FLOAT, Calibrate, Prune, Quantize, Train, float_index
 from micronet.recipe.plain_yaml import Key
 from micronet.recipe.resolution import Resolved
 from micronet.techniques import Task
 from micronet.training.batch_norms import tracking_batch_norms
+from micronet.training.objective import Objective
 
 Fault = tuple[Key, str]
 """The recipe's key that a fault stands at, and what it is."""
@@ -36,14 +37,34 @@ def faults_of_model(
     """
     model = _fresh(resolved)
     yield from _faults_of_steps(resolved, model)
+    if samples is not None and samples[0][1] is None:
+        yield from _faults_without_targets(resolved)
+        return
     if samples is not None and any(isinstance(step, Train) for step in resolved.recipe.steps):
         try:
             with blaming(f"model {resolved.recipe.model.name} fails in a training step", RunError):
-                fault = _lost_state(resolved, task, model, task.collate(samples))
+                own = next((f for (_, o), f in resolved.callables.items() if o == "loss"), None)
+                objective = Objective(task=task, own=own and own.function)
+                fault = _lost_state(resolved, objective, model, task.collate(samples))
         except MicronetError as error:
             fault = str(error)
         if fault is not None:
             yield ("model",), fault
+
+
+_NO_TARGETS = (
+    "the training set gives images without targets; only a teacher with weight: 1 can do without "
+    "them."
+)
+
+
+def _faults_without_targets(resolved: Resolved) -> Iterator[Fault]:
+    for index, step in enumerate(resolved.recipe.steps):
+        if isinstance(step, Train) and (step.teacher is None or step.weight < 1):
+            yield (
+                ("steps", index, step.key),
+                _NO_TARGETS,
+            )
 
 
 def _fresh(resolved: Resolved) -> nn.Module:
@@ -55,11 +76,18 @@ def _fresh(resolved: Resolved) -> nn.Module:
 def _faults_of_steps(resolved: Resolved, model: nn.Module) -> Iterator[Fault]:
     """Steps before any quantizer that have nothing to work on."""
     steps, name = resolved.recipe.steps, resolved.recipe.model.name
+    untrained = float_index(steps) < 0 and resolved.starts_at_random
     frozen = not any(parameter.requires_grad for parameter in model.parameters())
     for index, step in enumerate(steps):
         key: Key = ("steps", index, step.key)
         if isinstance(step, Quantize):
             return
+        if isinstance(step, Train) and step.teacher == FLOAT and untrained:
+            told = (
+                "the float model has random weights, so it can't be a teacher; train it first, or "
+                "name its weights."
+            )
+            yield (*key, "teacher"), told
         if isinstance(step, Train) and frozen:
             yield key, f"model {name} has no parameter that requires a gradient, so none to train."
         elif isinstance(step, Train) and step.sparsity is not None:
@@ -97,7 +125,7 @@ def _why_no_sparsity(model: nn.Module, pruner: Any, strength: float) -> str | No
 
 
 def _lost_state(
-    resolved: Resolved, task: Task, model: nn.Module, batch: tuple[Tensor, Any]
+    resolved: Resolved, objective: Objective, model: nn.Module, batch: tuple[Tensor, Any]
 ) -> str | None:
     """What a training step changes in a model that its state_dict does not hold.
 
@@ -105,7 +133,7 @@ def _lost_state(
     """
     again, name, images = _fresh(resolved), resolved.recipe.model.name, batch[0]
     _outputs(model, images), _outputs(again, images)  # what a model makes at its first call
-    loss: Any = _training_loss(task, model, batch)
+    loss: Any = _training_loss(objective, model, batch)
     if loss.requires_grad:
         loss.backward()
     again.load_state_dict(model.state_dict())
@@ -117,7 +145,9 @@ def _lost_state(
                 f"model {name} changes its buffer {key!r} in training, which is not in its "
                 f"state_dict, so that no file keeps it. Register it with persistent=True."
             )
-    given = [(_outputs(each, images), _training_loss(task, each, batch)) for each in (model, again)]
+    given = [
+        (_outputs(each, images), _training_loss(objective, each, batch)) for each in (model, again)
+    ]
     for left, right in zip(*given, strict=True):
         if not _same(left, right):
             return (
@@ -134,9 +164,9 @@ def _outputs(model: nn.Module, images: Tensor) -> Any:
         return model(images)
 
 
-def _training_loss(task: Task, model: nn.Module, batch: tuple[Tensor, Any]) -> Tensor:
+def _training_loss(objective: Objective, model: nn.Module, batch: tuple[Tensor, Any]) -> Tensor:
     set_seed(0)
-    return task.training_loss(model.train(), *batch)
+    return objective(model.train(), *batch)
 
 
 def _same(left: Any, right: Any, *, exactly: bool = False) -> bool:

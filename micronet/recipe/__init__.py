@@ -2,6 +2,7 @@
 
 from micronet.recipe.steps import (
     CLASSIFICATION,
+    FLOAT,
     LARGEST_SEED,
     STEPS,
     Calibrate,
@@ -15,7 +16,9 @@ from micronet.recipe.steps import (
     Recipe,
     Step,
     Train,
+    float_index,
     own_fields,
+    step_name,
     technique_field,
     technique_of,
     to_plain,
@@ -23,6 +26,7 @@ from micronet.recipe.steps import (
 
 __all__ = [
     "CLASSIFICATION",
+    "FLOAT",
     "LARGEST_SEED",
     "STEPS",
     "Calibrate",
@@ -36,7 +40,9 @@ __all__ = [
     "Recipe",
     "Step",
     "Train",
+    "float_index",
     "own_fields",
+    "step_name",
     "technique_field",
     "technique_of",
     "to_plain",

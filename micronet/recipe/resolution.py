@@ -22,6 +22,7 @@ from micronet.recipe import (
     Quantize,
     Recipe,
     Step,
+    Train,
     technique_field,
     technique_of,
 )
@@ -39,6 +40,7 @@ from micronet.recipe.sources import (
     TASK,
     contents_of,
     create,
+    own_callable,
     own_file,
     source_of,
     task_of,
@@ -62,7 +64,8 @@ class Resolved:
         task: What the model's outputs mean; `Unnamed` where only a file names it.
         techniques: For each step, the instance of its technique, if it names one.
         weights: The file to start from.
-        code: The user's own files that model, data and task come from, by the recipe's name
+        callables: The user's own losses and teachers of steps, by the step's index and the option.
+        code: The user's own files that model, data, task and these come from, by the recipe's name
             for them.
         remarks: Sentences about what works, but not as well as it could.
         contents: What its data set holds, where that is known without loading it.
@@ -75,10 +78,17 @@ class Resolved:
     task: Any
     techniques: tuple[Any, ...]
     weights: Path | None
+    callables: Mapping[tuple[int, str], OwnCallable] = attrs.field(factory=dict)
     code: Mapping[str, Path] = attrs.field(factory=dict)
     remarks: tuple[str, ...] = ()
     contents: Contents | None = None
     asks_for_batch_norms: bool = False
+
+    @property
+    def starts_at_random(self) -> bool:
+        """Whether a registered model starts with fresh weights; others may bring their own."""
+        given = self.weights or self.recipe.model.options.get("weights")
+        return given is None and ":" not in self.recipe.model.name
 
     @property
     def needs_a_look(self) -> bool:
@@ -160,6 +170,7 @@ def _resolved(
     model, build_model = source_of("model", draft.model, method, place, faults, trusted)
     data, load_data = source_of("dataset", draft.data, "load", place, faults, trusted)
     task = task_of(draft.task, place, faults, trusted)
+    callables = {} if structure_only else _callables(draft.steps, place, faults)
     contents = contents_of(data, place, faults)
     classes = getattr(model, "num_classes", None)
     counted = draft.task is not None and draft.task.name == CLASSIFICATION
@@ -181,7 +192,7 @@ def _resolved(
     )
     code = {
         own.name: own.file
-        for own in (build_model, load_data)
+        for own in (build_model, load_data, *callables.values())
         if isinstance(own, OwnCallable) and own.file is not None
     } | own_file(recipe.task, task)
     asks = work_on_batch_norms(recipe.steps) and not getattr(model, "has_batch_norms", None)
@@ -192,6 +203,7 @@ def _resolved(
         task,
         techniques,
         weights,
+        callables,
         code,
         remarks,
         contents,
@@ -264,6 +276,22 @@ def _technique(index: int, step: DraftStep, place: Place, faults: Faults) -> Any
     key: Key = ("steps", index, step.key)
     name_field, kind = field
     return create(kind, named, key, (*key, name_field), place, faults)
+
+
+def _callables(
+    steps: Sequence[DraftStep], place: Place, faults: Faults
+) -> dict[tuple[int, str], OwnCallable]:
+    """The user's own losses and teachers."""
+    found = {}
+    for index, step in enumerate(steps):
+        for option in ("loss", "teacher") if isinstance(step, Train) else ():
+            name = getattr(step, option)
+            if name is None or (option == "teacher" and ":" not in name):
+                continue
+            own = own_callable(name, ("steps", index, Train.key, option), place, faults)
+            if own is not None:
+                found[index, option] = own
+    return found
 
 
 def too_few_classes(label: int, classes: int) -> str:

@@ -91,6 +91,16 @@ def source_of(
     return None, OwnCallable(named.name, partial(function, **named.options), module_name)
 
 
+def own_callable(name: str, key: Key, place: Place, faults: Faults) -> OwnCallable | None:
+    """The user's own callable that an option names, `None` where it is faulty."""
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        faults.add(place.error(key, f"{key[-1]} must be package.module:callable, got {name!r}."))
+        return None
+    function = _imported(module_name, Named(name), key, place, faults)
+    return None if function is None else OwnCallable(name, function, module_name)
+
+
 def task_of(named: Named | None, place: Place, faults: Faults, trusted: Collection[str]) -> Any:
     """A registered task, or an instance of the user's own class; `None` where it is faulty."""
     key: Key = (TASK,)

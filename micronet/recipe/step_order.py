@@ -7,7 +7,9 @@ from typing import Any
 
 import attrs
 
+from micronet.errors import listed, nearest
 from micronet.recipe import (
+    FLOAT,
     Calibrate,
     Deploy,
     Evaluate,
@@ -17,6 +19,8 @@ from micronet.recipe import (
     Quantize,
     Step,
     Train,
+    float_index,
+    step_name,
 )
 from micronet.recipe.draft import DraftStep
 from micronet.recipe.plain_yaml import Key
@@ -43,10 +47,35 @@ def faults_in_order(
         sparse = isinstance(step, Train) and step.sparsity is not None
         if sparse and not {Prune, type(None)} & {*kinds[index + 1 :]}:
             yield (*key, "sparsity"), "sparsity prepares pruning, and no prune step follows."
+        if isinstance(step, Train) and (told := _fault_of_teacher(steps, index, step)):
+            yield (*key, "teacher"), told
         reason = stage.why_not(kind, step)
         if reason is not None:
             yield key, reason
         stage.enter(kind, step, technique)
+
+
+def _fault_of_teacher(steps: Sequence[DraftStep], index: int, step: Train) -> str | None:
+    """Why a train step has no such teacher, `None` if it has, or asks for none."""
+    if step.teacher is None or ":" in step.teacher:
+        if step.teacher is None and step.features:
+            return "features are the teacher's, and there is no teacher."
+        return None
+    if step.teacher == FLOAT:
+        if float_index(steps) < index:
+            return None
+        return "the float model can't be its own teacher: no step before this one changes it."
+    earlier = [
+        step_name(number, each.key)
+        for number, each in enumerate(steps[:index], 1)
+        if each is not None and not isinstance(each, (Quantize, Deploy))
+    ]
+    if step.teacher in earlier:
+        return None
+    return (
+        f"{step.teacher!r} is no teacher.{nearest(step.teacher, [FLOAT, *earlier])} Allowed: "
+        f"{listed([FLOAT, *earlier, 'package.module:callable'])}."
+    )
 
 
 def work_on_batch_norms(steps: Sequence[Step]) -> bool:

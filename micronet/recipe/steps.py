@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
 
-from micronet.errors import RecipeError
-from micronet.options import freeze, option
+from micronet.errors import OptionError, RecipeError
+from micronet.options import build, freeze, option
 
 
 def _frozen(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +42,9 @@ class Named:
     name: str
     options: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
 
+
+FLOAT = "float"
+"""The teacher that is the recipe's own float model."""
 
 CLASSIFICATION = "classification"
 """The task of a recipe that names none."""
@@ -72,20 +75,72 @@ def _as_named(value: Named | str) -> Named:
 
 
 @attrs.frozen(kw_only=True)
+class ParameterGroup:
+    """What a group of parameters is trained with instead of what the others are."""
+
+    lr: float = option(gt=0, least=1e-30, most=1e30, doc="Learning rate at its highest.")
+    weight_decay: float = option(0.0, ge=0, most=1e12, doc="Decay of the weights.")
+
+
+def _check_groups(groups: Mapping[str, Any]) -> None:
+    for pattern, options in groups.items():
+        if not isinstance(options, Mapping) or not options.keys() <= {"lr", "weight_decay"}:
+            raise OptionError(
+                f"parameters.{pattern} must be a mapping of lr and weight_decay, got {options!r}.",
+                "parameters",
+            )
+        build(ParameterGroup, {"lr": 1.0, **options}, owner=f"parameters.{pattern}")
+
+
+@attrs.frozen(kw_only=True)
 class Train:
     """Train every weight; after `quantize` this is quantization-aware training."""
 
     key: ClassVar[str] = "train"
 
     epochs: int = option(1, ge=1, most=10**6, doc="Passes over the training set.")
-    lr: float = option(1e-3, gt=0, least=1e-30, most=1e30, doc="Learning rate at the start.")
+    lr: float = option(1e-3, gt=0, least=1e-30, most=1e30, doc="Learning rate at its highest.")
     batch_size: int = option(64, ge=1, most=10**6, doc="Images in a step, on each process.")
     optimizer: Literal["adamw", "sgd"] = option(
         "adamw", doc="AdamW, or SGD with a momentum of 0.9."
     )
     weight_decay: float = option(0.0, ge=0, most=1e12, doc="Decay of the weights.")
-    schedule: Literal["cosine", "constant"] = option(
-        "cosine", doc="How the learning rate goes on: down to 0 along a cosine, or not at all."
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] = option(
+        "cosine",
+        doc="How the learning rate goes: down to 0 along a cosine, first up and then down, to a "
+        "tenth at half and at three quarters of the steps, or not at all.",
+    )
+    warmup: float | None = option(
+        None,
+        ge=0,
+        le=0.9,
+        doc="Part of the steps in which the rate climbs; null is 0.3 for one_cycle, 0 for others.",
+    )
+    parameters: Mapping[str, Any] = option(
+        attrs.Factory(dict),
+        doc="lr and weight_decay for parameters by their names or patterns, as in "
+        "{backbone.*: {lr: 1.0e-4}}; the first that fits counts.",
+    )
+    clip: float | None = option(
+        None, gt=0, least=1e-30, most=1e30, doc="Largest norm of all gradients together."
+    )
+    accumulate: int = option(
+        1, ge=1, most=10**6, doc="Batches whose gradients are added up for a step."
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", doc="What matrix products are computed in; weights stay in float32."
+    )
+    average: float | None = option(
+        None,
+        gt=0,
+        le=0.999999,
+        doc="Decay of a moving average of the weights, as 0.999, which the step ends with.",
+    )
+    keep: Literal["last", "best"] = option(
+        "last", doc="Which epoch's weights the step ends with, the best by held-out images."
+    )
+    patience: int | None = option(
+        None, ge=1, most=10**6, doc="Epochs without progress on held-out images that end the step."
     )
     sparsity: float | None = option(
         None,
@@ -95,6 +150,31 @@ class Train:
         doc="Strength of the sparsity term of the pruner in the next prune step.",
     )
     workers: int = option(0, ge=0, most=1024, doc="Processes that load data.")
+    loss: str | None = option(
+        None, doc="package.module:callable of outputs and targets, in the place of the task's loss."
+    )
+    teacher: str | None = option(
+        None,
+        doc="Whose outputs the model learns: float, the recipe's float model, an earlier step, as "
+        "01-train, or package.module:callable that returns a module.",
+    )
+    temperature: float = option(
+        2.0, gt=0, least=1e-3, most=1e3, doc="Softens the teacher's probabilities."
+    )
+    weight: float = option(
+        0.9, gt=0, le=1, doc="Part of the loss that is the teacher's; with 1, labels are not read."
+    )
+    features: tuple[str, ...] = option(
+        (), doc="Modules of both whose attention maps the model learns too, such as layer3."
+    )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether images are held out to choose an epoch by."""
+        return self.keep == "best" or self.patience is not None
+
+    def __attrs_post_init__(self) -> None:
+        _check_groups(self.parameters)
 
 
 @attrs.frozen(kw_only=True)
@@ -213,6 +293,15 @@ class Recipe:
     requires: tuple[str, ...] = attrs.field(default=(), converter=tuple)
 
 
+def step_name(number: int, key: str) -> str:
+    """A step's name in folder and table.
+
+    >>> step_name(3, "train")
+    '03-train'
+    """
+    return f"{number:02d}-{key}"
+
+
 def technique_of(step: Step) -> Named | None:
     """The technique that a step names, `None` if it names none."""
     for field in attrs.fields(type(step)):
@@ -227,6 +316,12 @@ def technique_field(cls: type[Any]) -> tuple[str, str] | None:
         if "kind" in field.metadata:
             return field.name, field.metadata["kind"]
     return None
+
+
+def float_index(steps: Sequence[Any]) -> int:
+    """The last step before anything was done to the model but training; -1 is the start."""
+    changing = (index for index, step in enumerate(steps) if not isinstance(step, Train))
+    return next(changing, len(steps)) - 1
 
 
 def own_fields(cls: type[Any]) -> list[str]:

@@ -104,6 +104,43 @@ class Task(ABC):
         """The loss of one batch, for models that compute their own from the targets."""
         return self.loss(model(inputs), targets)
 
+    def imitation(self, outputs: Any, wanted: Any, temperature: float) -> Tensor:  # noqa: ARG002 (for probabilities)
+        """How far outputs are from a teacher's for the same inputs: a scalar with a gradient.
+
+        By default the mean square of their difference, as a part of the teacher's mean square, on
+        average over all tensors of floats.
+
+        Args:
+            outputs: The model's.
+            wanted: The teacher's, of the same form.
+            temperature: Above 0; what logits are divided by before they become probabilities.
+
+        Raises:
+            RunError: They have different forms.
+        """
+        import torch
+        from torch.utils._pytree import tree_leaves
+
+        from micronet.errors import RunError
+
+        pairs = [
+            [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+            for tree in (outputs, wanted)
+        ]
+        shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in pairs]
+        if shapes[0] != shapes[1]:
+            raise RunError(
+                f"The model must give outputs as its teacher does, got {shapes[0]} and {shapes[1]}."
+            )
+        terms = [
+            (one - other).pow(2).mean() / other.pow(2).mean().clamp_min(1e-12)
+            for one, other in zip(*pairs, strict=True)
+            if other.is_floating_point()
+        ]
+        if not terms:
+            raise RunError("The model gives no tensors of floats that could be a teacher's.")
+        return torch.stack(terms).mean()
+
     def collate(self, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
         """One batch of samples; by default everything is stacked."""
         from torch.utils.data import default_collate

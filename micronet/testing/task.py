@@ -95,6 +95,23 @@ def has_a_loss_with_a_gradient(case: TaskCase) -> str | None:
     return None if moved else "no output has a gradient."
 
 
+@TASK.contract("Compare outputs with the teacher's so that its own come closest.", _trains)
+def imitates_a_teacher(case: TaskCase) -> str | None:
+    """Imitation is a finite scalar, moves outputs, and is smallest for the teacher's own."""
+    task, wanted = case.task, case.outputs
+    own = task.imitation(wanted, wanted, 2.0)
+    leaves = tree_map(_grown, tree_map_only(Tensor, _turned, wanted))
+    loss = task.imitation(leaves, wanted, 2.0)
+    if loss.dim() != 0 or not bool(loss.isfinite() & own.isfinite()):
+        return f"it is {loss}, and {own} for the teacher's own."
+    if not bool(own < loss):
+        return f"it is {own} for the teacher's own outputs, and {loss} for others."
+    loss.backward()  # type: ignore[no-untyped-call]
+    grown = [leaf.grad for leaf in tree_leaves(leaves) if isinstance(leaf, Tensor)]
+    moved = [grad for grad in grown if grad is not None and bool((grad != 0).any())]
+    return None if moved else "no output has a gradient."
+
+
 @TASK.contract("Give each figure of `figures`, in its range, and no other.")
 def measures_its_figures(case: TaskCase) -> str | None:
     """`compute` gives a finite number for each figure; a fraction lies between 0 and 1."""

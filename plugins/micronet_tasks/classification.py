@@ -64,6 +64,22 @@ class Classification(Task):
         smooth = targets.to(outputs.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weight)
 
+    def imitation(self, outputs: Any, wanted: Any, temperature: float) -> Tensor:
+        """Cross entropy with the teacher's probabilities, times the temperature's square.
+
+        After Hinton et al., "Distilling the Knowledge in a Neural Network" (2015).
+        """
+        from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+        if getattr(outputs, "shape", None) != getattr(wanted, "shape", ()):
+            return super().imitation(outputs, wanted, temperature)  # which says what differs
+        if self.labels == "several":
+            soft = (wanted / temperature).sigmoid()
+            loss = F.binary_cross_entropy_with_logits(outputs / temperature, soft)
+        else:
+            loss = F.cross_entropy(outputs / temperature, (wanted / temperature).softmax(1))
+        return loss * temperature**2
+
     def metric(self) -> Metric:
         if self.labels == "several":
             from micronet_tasks.ranking import AveragePrecision

@@ -45,6 +45,16 @@ class Segmentation(Task):
             loss = loss + self.aux_weight * self._cross_entropy(outputs["aux"], targets)
         return loss
 
+    def imitation(self, outputs: Any, wanted: Any, temperature: float) -> Tensor:
+        """Cross entropy with the teacher's probabilities of each pixel, times temperature²."""
+        from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+        one, other = _logits(outputs), _logits(wanted)
+        if getattr(one, "shape", None) != getattr(other, "shape", ()):
+            return super().imitation(one, other, temperature)  # which says what differs
+        soft = (other / temperature).softmax(1)
+        return F.cross_entropy(one / temperature, soft) * temperature**2
+
     def metric(self) -> Metric:
         from micronet_tasks.confusion import Confusion
 

@@ -2,37 +2,55 @@
 
 import copy
 
+import attrs
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from micronet.errors import DataError
-from micronet.training.resuming import TrainingState, check_resumable
+from micronet import registry
+from micronet.errors import RunError
+from micronet.training.accelerator import make_accelerator
+from micronet.training.loop import TrainingOptions, train
 
-EPOCHS = 3
+PLAIN = TrainingOptions(
+    epochs=3,
+    lr=0.1,
+    batch_size=4,
+    optimizer="adamw",
+    weight_decay=0.0,
+    schedule="one_cycle",
+    workers=0,
+)
+RICH = attrs.evolve(PLAIN, average=0.9, keep="best", precision="float16")
+DATA = TensorDataset(torch.randn(8, 4), torch.tensor([0, 1] * 4))
 
 
-def training(kind):
+def go(options, **more):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    options = {"lr": 0.1, "momentum": 0.9} if kind is torch.optim.SGD else {"lr": 0.1}
-    optimizer = kind(model.parameters(), **options)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)
-    return model, optimizer, scheduler
+    states = []
+    train(
+        model,
+        DATA,
+        options,
+        task=registry.create("task", "classification", classes=2),
+        accelerator=make_accelerator(cpu=True),
+        seed=0,
+        watched=DATA,
+        on_epoch=lambda state: states.append(copy.deepcopy(state)),
+        **more,
+    )
+    return model.state_dict(), states
 
 
-def state_after_a_step(kind):
-    model, optimizer, scheduler = training(kind)
-    model(torch.rand(2, 4)).sum().backward()
-    optimizer.step()
-    scheduler.step()
-    states = (part.state_dict() for part in (model, optimizer, scheduler))
-    return TrainingState(1, *copy.deepcopy(list(states)))
-
-
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_state_that_a_training_left_is_let_through(kind):
-    check_resumable(state_after_a_step(kind), *training(kind)[1:], EPOCHS)
+@pytest.mark.parametrize(
+    "options", [PLAIN, attrs.evolve(PLAIN, optimizer="sgd"), RICH], ids=["adamw", "sgd", "rich"]
+)
+def test_a_state_that_a_training_left_is_gone_on_from(options):
+    whole, states = go(options)
+    resumed, _ = go(options, resume=states[0])
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def moments(state):
@@ -55,15 +73,32 @@ DAMAGE = {
     "moments of nobody": lambda s: s.optimizer["state"].update({99: moments(s)}),
     "moments under a name": lambda s: s.optimizer["state"].update({"0": moments(s)}),
     "steps that are no number": lambda s: moments(s).update(step=torch.zeros(3)),
-    "another schedule": lambda s: s.scheduler.pop("T_max"),
-    "a schedule of words": lambda s: s.scheduler.update(T_max="9"),
+    "another schedule": lambda s: s.scheduler.pop("base_lrs"),
+    "a schedule of words": lambda s: s.scheduler.update(last_epoch="9"),
     "no schedule": lambda s: setattr(s, "scheduler", []),
+    "no curve": lambda s: setattr(s, "curve", []),
+    "a curve of words": lambda s: s.curve[0].update(lr="fast"),
+    "a curve of another task": lambda s: s.curve[0].update(mean_iou=0.5),
+    "no average": lambda s: setattr(s, "average", None),
+    "an average of another model": lambda s: s.average.pop("0.weight"),
+    "an average of another size": lambda s: s.average.update({"0.weight": torch.zeros(1)}),
+    "an average of words": lambda s: s.average.update({"0.weight": "heavy"}),
+    "no best epoch": lambda s: setattr(s, "best", None),
+    "a best epoch of another model": lambda s: s.best.update({"0.weight": torch.zeros(1)}),
+    "no scale": lambda s: setattr(s, "scaler", {}),
+    "a scale of words": lambda s: s.scaler.update(scale="large"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_refused(damage):
-    state = state_after_a_step(torch.optim.AdamW)
-    DAMAGE[damage](state)
-    with pytest.raises(DataError):
-        check_resumable(state, *training(torch.optim.AdamW)[1:], EPOCHS)
+    _, states = go(RICH)
+    DAMAGE[damage](states[0])
+    with pytest.raises(RunError, match="checkpoint does not fit"):
+        go(RICH, resume=states[0])
+
+
+def test_what_a_training_does_not_keep_is_too_much():
+    _, states = go(RICH)
+    with pytest.raises(RunError, match="average is too much"):
+        go(attrs.evolve(RICH, average=None), resume=states[0])

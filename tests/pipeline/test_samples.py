@@ -17,7 +17,7 @@ from micronet.errors import DataError, RunError
 from micronet.pipeline.data import checked_sets, fitted_task, for_task
 from micronet.pipeline.samples import Samples
 from micronet.registry import create
-from micronet.training.loop import read
+from micronet.training.evaluation import read
 
 TASK = create("task", "classification")
 IMAGE = torch.zeros(3, 4, 4)

@@ -167,7 +167,7 @@ def own(project):
         ("generators", "must have a length and indices, got an object of type list_iterator"),
         ("empty", "The training set of own:empty must hold two images or more, got 0"),
         ("bytes_as_images", "must give (float tensor, target), got a tensor of uint8"),
-        ("images_alone", "must give (image, target), got a tuple of 1"),
+        ("images_alone", "the training set gives images without targets; only a teacher"),
         ("one_hot", "as the label, got a tensor of float32 [8]"),
         ("ragged", "must give images of one shape, got [3, 16, 16] and [3, 16, 17]"),
         ("other_test_shape", "must all have one shape, got [3, 16, 16] for training and [1, 16,"),

@@ -24,7 +24,6 @@ options = TrainingOptions(
     weight_decay=0.0,
     schedule="cosine",
     workers=0,
-    sparsity=None,
 )
 task = registry.create("task", "classification")
 iao = registry.create("quantizer", "iao")
