@@ -294,7 +294,7 @@ def _called_layers(traced: fx.GraphModule) -> list[nn.Module]:
 def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQuantizer]) -> None:
     quantized: set[fx.Node] = set()
     for node in list(traced.graph.nodes):
-        if not _reads_integers(node):
+        if not reads_integers(node):
             continue
         for operand in _tensor_operands(node):
             source = _source(operand)
@@ -314,7 +314,8 @@ def _quantize_activations(traced: fx.GraphModule, activation: Callable[[], FakeQ
     traced.recompile()
 
 
-def _reads_integers(node: fx.Node) -> bool:
+def reads_integers(node: fx.Node) -> bool:
+    """Whether an operation runs on integers where its operands are quantized."""
     if _is(node, (), _READS_TWO_INTEGERS_CALLS):
         return all(_is_activation(operand) for operand in node.args[:2])
     return _is(node, _READS_INTEGERS_MODULES, _READS_INTEGERS_CALLS)
@@ -329,6 +330,11 @@ def _source(node: fx.Node) -> fx.Node:
     while (moved := _moved(node)) is not None:
         node = moved
     return node
+
+
+def moves_values(node: fx.Node) -> bool:
+    """Whether a node gives on some of the values it gets as they are, be it in a tuple."""
+    return node.target in _SPLITS or _moved(node) is not None
 
 
 def _moved(node: fx.Node) -> fx.Node | None:

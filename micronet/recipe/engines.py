@@ -29,23 +29,25 @@ def check_engines(
     Returns:
         Remarks on a scheme that an engine runs slowly, and on an engine that need not run here.
     """
-    scheme, quantized, remarks = None, own_model, []
+    schemes: list[Scheme] = []
+    quantized, remarks = own_model, []
     for index, (step, technique) in enumerate(zip(steps, techniques, strict=True)):
         if isinstance(technique, Quantizer):
-            scheme = technique.scheme
+            schemes = technique.schemes
         quantized |= isinstance(step, Quantize) or step in (None, Quantize)
         if not isinstance(step, Deploy) or not isinstance(technique, DeployBackend):
             continue
         lacking, wrong = technique.available(), []
         if not quantized and getattr(technique, "precision", None) == "int8":
             wrong.append("precision int8 needs a quantize step before deploy: the model is float.")
-        elif scheme is not None and (reason := technique.unsuitable(scheme)):
-            wrong.append(reason)
-        elif scheme is not None and not technique.is_fast(scheme):
+        else:
+            wrong += filter(None, map(technique.unsuitable, schemes))
+        slow = [scheme for scheme in schemes if not technique.is_fast(scheme)]
+        if slow and not wrong:
             assert technique.fast is not None
             remarks.append(
                 f"{step.backend} is fast with {_in_words(technique.fast)}; this recipe quantizes "
-                f"to {_in_words(scheme)}."
+                f"to {' and '.join(map(_in_words, slow))}."
             )
         if lacking is not None:
             told = f"{step.backend} can't run here: {lacking}."

@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from micronet.distribution import NAME, own_version
-from micronet.errors import PluginError, RecipeError
+from micronet.errors import OptionError, PluginError, RecipeError
 from micronet.recipe import (
     CLASSIFICATION,
     Deploy,
@@ -46,7 +46,7 @@ from micronet.recipe.sources import (
     task_of,
 )
 from micronet.recipe.step_order import faults_in_order, work_on_batch_norms
-from micronet.techniques import Contents, DeployBackend, Task
+from micronet.techniques import ByLayer, Contents, DeployBackend, Quantizer, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -275,7 +275,20 @@ def _technique(index: int, step: DraftStep, place: Place, faults: Faults) -> Any
         return None
     key: Key = ("steps", index, step.key)
     name_field, kind = field
-    return create(kind, named, key, (*key, name_field), place, faults)
+    technique = create(kind, named, key, (*key, name_field), place, faults)
+    if isinstance(step, Quantize) and step.layers and technique is not None:
+        return _by_layer(technique, step.layers, (*key, "layers"), place, faults)
+    return technique
+
+
+def _by_layer(
+    quantizer: Quantizer, choices: Mapping[str, Any], key: Key, place: Place, faults: Faults
+) -> Quantizer:
+    try:
+        return ByLayer(quantizer, choices)
+    except OptionError as error:
+        faults.add(place.error(key, str(error)), error)
+        return quantizer
 
 
 def _callables(
@@ -342,7 +355,7 @@ def _with_options(step: Any, technique: Any) -> Step:
 
 
 def _options_of(technique: Any) -> Mapping[str, Any]:
-    return attrs.asdict(technique, recurse=False)
+    return attrs.asdict(getattr(technique, "base", technique), recurse=False)
 
 
 def _written_out(named: Named, technique: Any) -> Named:

@@ -194,6 +194,11 @@ class Quantize:
     key: ClassVar[str] = "quantize"
 
     quantizer: str = _technique("quantizer")
+    layers: Mapping[str, Any] = option(
+        attrs.Factory(dict),
+        doc="Choices for single layers by their names or patterns: float, or options of the "
+        "quantizer, as in {head.*: float, stem: {w_bits: 4}}; the first that fits counts.",
+    )
     options: Mapping[str, Any] = _technique_options()
 
 

@@ -5,6 +5,7 @@ without it. A technique is a frozen attrs class: its fields are its options, its
 work and import what they need.
 """
 
+from micronet.techniques.by_layer import ByLayer
 from micronet.techniques.channel_pruner import ChannelPruner
 from micronet.techniques.dataset import Contents, Dataset
 from micronet.techniques.deploy_backend import Artifact, DeployBackend, Runner
@@ -33,6 +34,7 @@ KINDS: dict[str, type] = {
 __all__ = [
     "KINDS",
     "Artifact",
+    "ByLayer",
     "ChannelPruner",
     "Contents",
     "Dataset",

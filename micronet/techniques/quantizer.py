@@ -24,9 +24,22 @@ class Quantizer(ABC):
     """Whether a prepared model must be trained or calibrated before its outputs mean anything."""
 
     @property
+    def separable(self) -> bool:
+        """Whether what `prepare` gives a layer depends on that layer alone.
+
+        Then single layers can have other options than the rest.
+        """
+        return True
+
+    @property
     def scheme(self) -> Scheme | None:
         """What engines should know of it before any training; `None` if there is no saying."""
         return None
+
+    @property
+    def schemes(self) -> list[Scheme]:
+        """Of all layers, where they differ."""
+        return [] if self.scheme is None else [self.scheme]
 
     @abstractmethod
     def prepare(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:

@@ -91,6 +91,10 @@ class IAO(Quantizer):
             _observer(choice)
 
     @property
+    def separable(self) -> bool:
+        return self.fold_bn == "after" or self.per_channel
+
+    @property
     def scheme(self) -> Scheme:
         return Scheme(
             self.w_bits, self.a_bits, self.w_symmetric, self.a_symmetric, self.per_channel
