@@ -23,6 +23,8 @@ from micronet.streams import close_stdout, results, say
 from micronet.tables import print_tables_that_fit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from micronet.pipeline import Results
 
 app = typer.Typer(
@@ -179,6 +181,12 @@ def _sensitivity(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     *,
     pruner: Annotated[str, typer.Option(help="The pruner.")] = "normal",
+    quantizer: Annotated[
+        str | None, typer.Option(help="Quantize each layer alone instead, with this quantizer.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="w_bits=4", help="An option of the quantizer.")
+    ] = None,
     fractions: Annotated[
         str, typer.Option(metavar="0.1,0.5", help="What to remove of each layer's channels.")
     ] = "0.1,0.3,0.5,0.7",
@@ -188,10 +196,16 @@ def _sensitivity(
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Prune each layer of a run's last float model alone, and measure what is left of its figure.
+    """Prune, or quantize, each layer of a run's last float model alone, and measure what is left.
 
     Prints a table and plots it into the run's folder. Nothing is trained.
     """
+    named: dict[str, Any] = {"cpu": cpu, "model": model, "data": data, "task": task}
+    if quantizer is not None:
+        _each_quantized(run, quantizer, option or [], named, as_json=as_json)
+        return
+    if option:
+        raise typer.BadParameter("--option is the quantizer's, so it needs --quantizer.")
     try:
         wanted = [float(part) for part in fractions.split(",")]
     except ValueError:
@@ -200,7 +214,7 @@ def _sensitivity(
         ) from None
     from micronet.pipeline.sensitivity import plot, sensitivities
 
-    found = sensitivities(run, pruner, wanted, cpu=cpu, model=model, data=data, task=task)
+    found = sensitivities(run, pruner, wanted, **named)
     if as_json:
         print_json(attrs.asdict(found))
     else:
@@ -215,9 +229,47 @@ def _sensitivity(
         name = found.figure.name.replace("_", " ")
         print_result(f"{found.step}: {name} {shown(found.value)}\n")
         print_table(header, body)
-    file = run / f"sensitivity-{pruner.replace(':', '-')}.png"
+    _plotted(lambda file: plot(found, file), run, pruner)
+
+
+def _each_quantized(
+    run: Path, quantizer: str, options: list[str], named: dict[str, Any], *, as_json: bool
+) -> None:
+    from micronet.pipeline.quantized_alone import plot, quantized_alone
+    from micronet.recipe.file import parse
+
+    given = {}
+    for each in options:
+        key, equals, text = each.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--option {each}: write it as w_bits=4.")
+        given[key] = parse(text, f"--option {each}", Path()).content
+    found = quantized_alone(run, quantizer, given, **named)
+    if as_json:
+        print_json(attrs.asdict(found))
+    else:
+        from micronet.pipeline.results import shown_as
+
+        shown, title = shown_as(found.figure), found.figure.title
+        print_result(f"{found.step}: {found.figure.name.replace('_', ' ')} {shown(found.value)}\n")
+        print_table(
+            ["Quantized alone", title, "SQNR (dB)"],
+            [
+                [
+                    each.layer,
+                    shown(each.value),
+                    "-" if each.sqnr_db is None else f"{each.sqnr_db:.1f}",
+                ]
+                for each in found.layers
+            ],
+        )
+    _plotted(lambda file: plot(found, file), run, quantizer)
+
+
+def _plotted(draw: Callable[[Path], None], run: Path, technique: str) -> None:
+    file = run / f"sensitivity-{technique.replace(':', '-')}.png"
     try:
-        plot(found, file)
+        draw(file)
     except MicronetError as error:
         tell([str(error)])
     else:

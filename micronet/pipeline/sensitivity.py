@@ -75,16 +75,16 @@ def sensitivities(
         PruningError: No layer can be pruned.
     """
     context = open_run(run, cpu=cpu, model=model, data=data, task=task)
-    index = _last_float(context)
+    index = last_float(context)
     unpruned = context.model_after(index).cpu()
-    before = _value(context, context.model_after(index))
+    before = value(context, context.model_after(index))
     whole = _pruner(pruner, fractions[0])
     groups = whole.groups(unpruned, context.example_inputs)
     if not groups:
         raise PruningError(f"The pruner {pruner} can prune no layer of {run}.")
     found = []
     for layers in groups:
-        others = tuple(_literal(name) for group in groups if group != layers for name in group)
+        others = tuple(literal(name) for group in groups if group != layers for name in group)
         values = {}
         for fraction in fractions:
             alone = _pruner(pruner, fraction, others)
@@ -93,7 +93,7 @@ def sensitivities(
             except NothingPrunedError:  # so small a fraction of so few channels
                 values[fraction] = before
             else:
-                values[fraction] = _value(context, pruned)
+                values[fraction] = value(context, pruned)
         found.append(Sensitivity(layers, values))
     return Sensitivities(context.name(index), context.task.figures[0], before, found)
 
@@ -104,13 +104,7 @@ def plot(found: Sensitivities, file: Path | str) -> None:
     Raises:
         DataError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import figure as pictures
-    except ImportError as error:
-        raise DataError(
-            "Plots need matplotlib: pip install 'micronet[plots]'. The table needs nothing."
-        ) from error
-    figure = pictures.Figure(figsize=(8, 5), layout="constrained")
+    figure = drawing()(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for group in found.groups:
         points = [(0.0, found.value), *sorted(group.values.items())]
@@ -124,7 +118,22 @@ def plot(found: Sensitivities, file: Path | str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _last_float(context: Context) -> int:
+def drawing() -> Any:
+    """The Figure of matplotlib.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure as Drawing
+    except ImportError as error:
+        raise DataError(
+            "Plots need matplotlib: pip install 'micronet[plots]'. The table needs nothing."
+        ) from error
+    return Drawing
+
+
+def last_float(context: Context) -> int:
     """A run's last finished step that leaves a float model."""
     changing = (
         position
@@ -145,12 +154,12 @@ def _pruner(name: str, percent: float, keep: tuple[str, ...] = ()) -> Any:
         raise OptionError(f"pruner {name!r}: {error}", error.option) from error
 
 
-def _literal(name: str) -> str:
+def literal(name: str) -> str:
     """A layer's name as a pattern that matches it alone."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _value(context: Context, model: nn.Module) -> float:
+def value(context: Context, model: nn.Module) -> float:
     placed = model.to(context.accelerator.device)
     metric = measured(placed, context.test_set, task=context.task, accelerator=context.accelerator)
     return metric.compute()[context.task.figures[0].name]

@@ -58,3 +58,43 @@ def test_bad_input_is_said_in_words(finished, arguments, words):
     done = finished.micronet("sensitivity", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in " ".join(done.stderr.split())
+
+
+def test_each_layer_is_quantized_alone(finished):
+    before = finished.weights()
+    arguments = ("sensitivity", "out", "--quantizer", "iao", "--option", "w_bits=2")
+    done = finished.micronet(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["step"] == "03-train"
+    assert found["value"] == RunFolder(finished.out).finished("03-train").row.accuracy
+    assert [layer["layer"] for layer in found["layers"]] == ["0", "4", "10"]
+    finer = finished.micronet("sensitivity", "out", "--quantizer", "iao", "--json")
+    for coarse, fine in zip(found["layers"], json.loads(finer.stdout)["layers"], strict=True):
+        assert coarse["sqnr_db"] + 6 < fine["sqnr_db"]
+    picture = finished.out / "sensitivity-iao.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert finished.weights() == before
+
+
+def test_quantized_layers_come_in_a_table(finished):
+    done = finished.micronet("sensitivity", "out", "--quantizer", "dorefa")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.strip(" ─━")]
+    assert lines[1] == ["Quantized", "alone", "Acc", "SQNR", "(dB)"]
+    assert [line[0] for line in lines[2:]] == ["4", "10"]  # the first stays in float
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--quantizer", "iao", "--option", "w_bits"], "write it as w_bits=4"),
+        (["--quantizer", "iao", "--option", "bits=4"], "has no option 'bits'"),
+        (["--quantizer", "ioa"], "Did you mean 'iao'?"),
+        (["--option", "w_bits=4"], "needs --quantizer"),
+    ],
+)
+def test_bad_quantizers_are_said_in_words(finished, arguments, words):
+    done = finished.micronet("sensitivity", "out", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in " ".join(done.stderr.split())
