@@ -25,6 +25,7 @@ from micronet.measure import FLOAT_BITS, activation_bits, gflops, params_m, weig
 from micronet.pipeline.artifact_folders import refuse_others_files
 from micronet.pipeline.context import Context
 from micronet.pipeline.folder import Record, artifact_name
+from micronet.pipeline.image_facts import image_facts
 from micronet.pipeline.measuring import compared, type_after
 from micronet.pipeline.progress import Bar
 from micronet.pipeline.results import Row
@@ -102,7 +103,8 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
         )
         source = os.path.relpath(context.folder.record(context.name(index - 1)), directory)
         meant = task_on_card(context.resolved.recipe.task, context.task)
-        attrs.evolve(engine.artifact, source=source, task=meant).write_card()
+        images = image_facts(context.test_set, context.resolved.contents)
+        attrs.evolve(engine.artifact, source=source, task=meant, images=images).write_card()
         float_artifact = export(
             backend.for_float(), float_model, example_inputs, temporary / FLOAT, step
         )

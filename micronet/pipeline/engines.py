@@ -23,11 +23,17 @@ from micronet.pipeline.deployment import (
     task_on_card,
 )
 from micronet.pipeline.folder import RunFolder
+from micronet.pipeline.image_facts import image_facts
 from micronet.pipeline.progress import Reporter
 from micronet.pipeline.stored import Stored, find
 from micronet.recipe import CLASSIFICATION, Deploy, Named
 from micronet.recipe.own_code import refuse_unnamed
-from micronet.recipe.resolution import resolve_data, resolve_deployment, resolve_task
+from micronet.recipe.resolution import (
+    known_contents,
+    resolve_data,
+    resolve_deployment,
+    resolve_task,
+)
 from micronet.recipe.sources import TASK
 from micronet.storage.files import replacing_directory
 from micronet.techniques import Artifact, Figure, Runner, Task
@@ -130,7 +136,8 @@ def deploy_stored(
         )
         source = _source_of(stored, out)
         meant = task_on_card(stored.recipe.task, stored.task)
-        attrs.evolve(engine.artifact, source=source, task=meant).write_card()
+        images = image_facts(stored.sets[1], known_contents(stored.recipe.data))
+        attrs.evolve(engine.artifact, source=source, task=meant, images=images).write_card()
         size_mb, float_size_mb = engine.artifact.size_bytes / 1e6, None
         if stored.float_model is not None:
             float_artifact = export(
@@ -195,6 +202,8 @@ def evaluate_artifact(
         except (DataError, RecipeError) as error:
             remarks.append(f"Compared with no torch model: {error} --against may name one.")
     test_set = for_task(sets, _fitted(meant, runner, artifact, sets))[1]
+    if artifact.images is not None:
+        remarks += filter(None, [artifact.images.unlike(image_facts(test_set))])
     with _reporter().step(artifact.backend) as bar:
         ran = run_engine(
             runner, artifact, test_set, bar, model=None if stored is None else stored.model

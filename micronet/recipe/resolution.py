@@ -237,6 +237,20 @@ def resolve_data(data: Named, *, trusted: Collection[str] = (DATA,)) -> Callable
     return load
 
 
+def known_contents(data: Named) -> Contents | None:
+    """What a registered data set holds, without loading it; `None` for the user's own.
+
+    Raises:
+        RecipeError: As `resolve`.
+    """
+    if own_module("dataset", data) is not None:
+        return None
+    faults = Faults()
+    technique = create("dataset", data, (DATA,), (DATA,), Command(), faults)
+    faults.check()
+    return contents_of(technique, Command(), faults)
+
+
 def resolve_task(task: Named, *, trusted: Collection[str] = (TASK,)) -> Any:
     """A task, or `Unnamed`; takes `trusted` and raises RecipeError as `resolve`."""
     faults = Faults()

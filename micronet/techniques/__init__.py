@@ -10,6 +10,7 @@ from micronet.techniques.channel_pruner import ChannelPruner
 from micronet.techniques.dataset import Contents, Dataset
 from micronet.techniques.deploy_backend import Artifact, DeployBackend, Runner
 from micronet.techniques.fuser import Fuser
+from micronet.techniques.images import ImageFacts
 from micronet.techniques.model import Model
 from micronet.techniques.observer import Observer
 from micronet.techniques.pruner import Pruner, PruningResult
@@ -41,6 +42,7 @@ __all__ = [
     "DeployBackend",
     "Figure",
     "Fuser",
+    "ImageFacts",
     "Metric",
     "Model",
     "Observer",

@@ -192,3 +192,38 @@ def test_bench_times_an_engine_and_its_float_model_without_torch(ran, backend):
         assert latency["images_per_second"] > 0
     assert timed["speedup"] == timed["float_latency"]["p50_ms"] / timed["latency"]["p50_ms"]
     assert (timed["batch"], timed["threads"]) == (2, 1)
+
+
+@pytest.mark.parametrize("change", ["images * 5", "images / 5", "images + 2", "255 * images"])
+def test_images_that_are_prepared_otherwise_are_told(ran, deployed, change):
+    (ran.folder / "otherwise.py").write_text(
+        "import tiny\n"
+        "from torch.utils.data import TensorDataset\n\n"
+        "def data():\n"
+        "    train, test = tiny.data()\n"
+        "    images = test.images\n"
+        f"    return train, TensorDataset({change}, test.labels)\n"
+    )
+    done = ran.micronet("eval", deployed["artifact"], "--data", "otherwise:data")
+    assert "These images seem to be prepared otherwise: channel 0 has a mean of" in done.stderr
+    same = ran.micronet("eval", deployed["artifact"], "--data", "tiny:data")
+    assert "prepared otherwise" not in same.stderr
+
+
+def test_a_card_says_what_images_and_classes_its_model_knows(project):
+    project.write_recipe(
+        {"train": {"epochs": 1}},
+        "deploy",
+        model={"name": "nin", "cfg": [8] * 8},
+        data="digits",
+    )
+    done = project.run()
+    assert done.returncode == 0, done.stderr
+    images = Artifact.read(project.out / "deploy" / "02-onnxruntime").images
+    contents = registry.create("dataset", "digits").contents
+    assert (images.labels, images.mean, images.std) == (
+        contents.labels,
+        contents.mean,
+        contents.std,
+    )
+    assert len(images.channel_means) == len(images.channel_stds) == 3
