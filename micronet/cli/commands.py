@@ -236,14 +236,8 @@ def _each_quantized(
     run: Path, quantizer: str, options: list[str], named: dict[str, Any], *, as_json: bool
 ) -> None:
     from micronet.pipeline.quantized_alone import plot, quantized_alone
-    from micronet.recipe.file import parse
 
-    given = {}
-    for each in options:
-        key, equals, text = each.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--option {each}: write it as w_bits=4.")
-        given[key] = parse(text, f"--option {each}", Path()).content
+    given = engines.options_of(options, "--option")
     found = quantized_alone(run, quantizer, given, **named)
     if as_json:
         print_json(attrs.asdict(found))

@@ -55,6 +55,14 @@ def deploy(
     precision: Annotated[
         str | None, typer.Option(help="The backend's option of that name, as in fp16.")
     ] = None,
+    engine_input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="'{dtype: uint8, layout: nhwc}'",
+            help="What the engine takes in the place of prepared images, as a recipe says it.",
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Another option of the backend."),
@@ -72,7 +80,7 @@ def deploy(
     from micronet.options import build
     from micronet.recipe import Deploy
 
-    options = _options(changes or [])
+    options = options_of(changes or [], "--set")
     if precision is not None:
         options["precision"] = precision
     given = {
@@ -80,6 +88,7 @@ def deploy(
         "options": options,
         "dynamic": [name for name in dynamic.split(",") if name],
         "min_parity": min_parity,
+        "input": None if engine_input is None else _plain(engine_input, "--input"),
     }
     step = build(Deploy, given)
     from micronet.pipeline.engines import deploy_stored
@@ -155,7 +164,7 @@ def evaluate(
     from micronet.pipeline.engines import evaluate_artifact
     from micronet.recipe import Named
 
-    named = Named(data, _options(changes or []))
+    named = Named(data, options_of(changes or [], "--set"))
     done = evaluate_artifact(artifact, named, against, cpu=cpu, model=model, task=task)
     tell(done.remarks)
     if as_json:
@@ -193,16 +202,21 @@ def show_artifact(directory: Path, *, as_json: bool) -> None:
     tell(artifact.remarks)
 
 
-def _options(changes: Sequence[str]) -> dict[str, Any]:
-    from micronet.recipe.file import parse
-
+def options_of(changes: Sequence[str], flag: str) -> dict[str, Any]:
+    """What a flag gives by OPTION=VALUE, the values as YAML."""
     options = {}
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
-            raise typer.BadParameter(f"--set {change}: write it as OPTION=VALUE.")
-        options[name] = parse(text, f"--set {change}", Path()).content
+            raise typer.BadParameter(f"{flag} {change}: write it as OPTION=VALUE.")
+        options[name] = _plain(text, f"{flag} {change}")
     return options
+
+
+def _plain(text: str, flag: str) -> Any:
+    from micronet.recipe.file import parse
+
+    return parse(text, flag, Path()).content
 
 
 def _megabytes(size: float | None) -> str:

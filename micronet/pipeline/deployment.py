@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from micronet.deployment.parity import Comparison, Parity, where_they_part
+from micronet.deployment.preprocessing import Preprocessed, prepared_images, raw_images
 from micronet.deployment.timing import Timing, time_calls
 from micronet.errors import DeployError, RunError, describe_error, listed
 from micronet.graph.modes import evaluating
@@ -33,7 +34,15 @@ from micronet.pipeline.samples import Samples
 from micronet.quantization import convert
 from micronet.recipe import Deploy, Named
 from micronet.storage.files import replacing_directory
-from micronet.techniques import Artifact, DeployBackend, Runner, Task, TensorSpec
+from micronet.techniques import (
+    Artifact,
+    Contents,
+    DeployBackend,
+    EngineInput,
+    Runner,
+    Task,
+    TensorSpec,
+)
 from micronet.techniques.deploy_backend import FLOAT
 from micronet.training.evaluation import read
 from micronet.training.kernels import laid_out
@@ -79,6 +88,20 @@ class Engine:
     ran: Ran
 
 
+def known_input(step: Deploy, contents: Contents | None, images: Tensor) -> EngineInput | None:
+    """What a step's engine takes, if not prepared images.
+
+    Raises:
+        DeployError: Nobody says how these were prepared.
+    """
+    given = step.engine_input
+    if given is None:
+        return None
+    if images.dim() != 4:  # noqa: PLR2004
+        raise DeployError("input is for images [batch, channels, height, width], these are not.")
+    return given.known(contents, images.shape[1])
+
+
 def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
     """Exports a model beside the float model it came from, and measures both on the engine.
 
@@ -97,19 +120,20 @@ def deploy(context: Context, index: int, model: nn.Module, bar: Bar) -> Record:
     directory = context.folder.deployed / artifact_name(index + 1, step.backend)
     refuse_others_files(directory)
     example_inputs = context.example_inputs
+    given = known_input(step, context.resolved.contents, example_inputs[0])
     with replacing_directory(directory) as temporary:
         engine = build_engine(
-            step, backend, model, temporary, example_inputs, context.test_set, bar
+            step, backend, model, temporary, example_inputs, context.test_set, bar, given
         )
         source = os.path.relpath(context.folder.record(context.name(index - 1)), directory)
         meant = task_on_card(context.resolved.recipe.task, context.task)
         images = image_facts(context.test_set, context.resolved.contents)
         attrs.evolve(engine.artifact, source=source, task=meant, images=images).write_card()
         float_artifact = export(
-            backend.for_float(), float_model, example_inputs, temporary / FLOAT, step
+            backend.for_float(), float_model, example_inputs, temporary / FLOAT, step, given
         )
         float_runner = backend.load(float_artifact, threads=step.threads)
-        batch = _latency_batch(context.test_set, step.latency_batch)
+        batch = _latency_batch(context.test_set, step.latency_batch, given)
         timing = time_calls([lambda: engine.runner(batch), lambda: float_runner(batch)])
         ms, float_ms = timing.medians
         size_mb = engine.artifact.size_bytes / 1e6
@@ -148,6 +172,7 @@ def build_engine(
     example_inputs: tuple[Tensor, ...],
     test_set: Samples,
     bar: Bar,
+    given: EngineInput | None = None,
 ) -> Engine:
     """Exports a model, loads its engine, and compares that with the simulated model.
 
@@ -155,7 +180,7 @@ def build_engine(
         DeployError: The export fails, or they disagree beyond `min_parity` of the step; the message
             says where they first part.
     """
-    artifact = export(backend, model, example_inputs, directory, step)
+    artifact = export(backend, model, example_inputs, directory, step, given)
     runner = backend.load(artifact, threads=step.threads)
     ran = run_engine(runner, artifact, test_set, bar, model=model)
     assert ran.parity is not None
@@ -178,10 +203,15 @@ def export(
     example_inputs: tuple[Tensor, ...],
     directory: Path,
     step: Deploy,
+    given: EngineInput | None = None,
 ) -> Artifact:
     """Writes a model's artifact as a deploy step asks for it."""
     inference = convert(model).cpu().to(memory_format=torch.contiguous_format)
-    return backend.export(inference, example_inputs, directory, dynamic=_dynamic(step))
+    if given is not None:
+        inference = Preprocessed(inference, given)
+        example_inputs = tuple(raw_images(images, given) for images in example_inputs)
+    artifact = backend.export(inference, example_inputs, directory, dynamic=_dynamic(step))
+    return attrs.evolve(artifact, input=given)
 
 
 @torch.no_grad()
@@ -209,6 +239,10 @@ def run_engine(
     done = 0
     with evaluating(model) if model is not None else nullcontext():
         for images, targets in read(DataLoader(data, _BATCH, collate_fn=task.collate)):
+            if artifact.input is not None:
+                images = prepared_images(  # noqa: PLW2901 (as the engine sees them)
+                    raw_images(images, artifact.input), artifact.input
+                )
             outputs = engine_outputs(runner, artifact, images)
             if model is None and (place := task.first_unreadable(outputs)) is not None:
                 raise DeployError(
@@ -252,7 +286,7 @@ def simulate(model: nn.Module, images: Tensor) -> Any:
 
 
 def engine_outputs(runner: Runner, artifact: Artifact, images: Tensor) -> Any:
-    """An engine's outputs for a batch, as tensors.
+    """An engine's outputs for a batch of prepared images, as tensors.
 
     Raises:
         DeployError: It takes more than images, or fails on such images.
@@ -263,8 +297,9 @@ def engine_outputs(runner: Runner, artifact: Artifact, images: Tensor) -> Any:
             f"{artifact.directory} takes {listed(s.name for s in artifact.signature.input_specs)}; "
             f"figures are measured of models that take images alone."
         )
+    taken = images if artifact.input is None else raw_images(images, artifact.input)
     try:
-        outputs = runner(np.ascontiguousarray(images.numpy()))
+        outputs = runner(np.ascontiguousarray(taken.numpy()))
     except Exception as error:  # each engine has exceptions of its own
         raise DeployError(
             f"{artifact.directory} fails on images {list(images.shape[1:])}; it was exported "
@@ -290,7 +325,8 @@ def _dynamic(step: Deploy) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("batch", *step.dynamic)))
 
 
-def _latency_batch(data: Samples, size: int) -> NDArray[np.float32]:
+def _latency_batch(data: Samples, size: int, given: EngineInput | None) -> NDArray[Any]:
     images = torch.stack([data[place][0] for place in range(min(size, len(data)))])
+    images = images if given is None else raw_images(images, given)
     repeats = -(-size // len(images))
     return np.concatenate([images.numpy()] * repeats)[:size]

@@ -19,6 +19,7 @@ from micronet.pipeline.deployment import (
     build_engine,
     engine_outputs,
     export,
+    known_input,
     run_engine,
     task_on_card,
 )
@@ -123,6 +124,8 @@ def deploy_stored(
     backend, remarks = resolve_deployment(stored.recipe, step)
     out = Path(out) if out else _default_folder(stored, step.backend)
     refuse_others_files(out)
+    contents = known_contents(stored.recipe.data)
+    given = known_input(step, contents, stored.example_inputs[0])
     title = f"deploy {step.backend}"
     with _reporter().step(title) as bar, replacing_directory(out) as temporary:
         engine = build_engine(
@@ -133,10 +136,11 @@ def deploy_stored(
             stored.example_inputs,
             stored.sets[1],
             bar,
+            given,
         )
         source = _source_of(stored, out)
         meant = task_on_card(stored.recipe.task, stored.task)
-        images = image_facts(stored.sets[1], known_contents(stored.recipe.data))
+        images = image_facts(stored.sets[1], contents)
         attrs.evolve(engine.artifact, source=source, task=meant, images=images).write_card()
         size_mb, float_size_mb = engine.artifact.size_bytes / 1e6, None
         if stored.float_model is not None:
@@ -146,6 +150,7 @@ def deploy_stored(
                 stored.example_inputs,
                 temporary / FLOAT,
                 step,
+                given,
             )
             float_size_mb = float_artifact.size_bytes / 1e6
     ran = engine.ran
@@ -244,12 +249,17 @@ def _source(artifact: Artifact) -> Path:
     """
     if artifact.source is None:
         raise DataError("the artifact names none.")
-    folder = artifact.directory.resolve()
+    folder = _real(artifact.directory)
     root = folder.parents[1] if folder.parent.name == "deploy" else folder.parent
     source = Path(os.path.normpath(artifact.directory / artifact.source))
-    if not source.resolve().is_relative_to(root):
+    if not _real(source).is_relative_to(root):
         raise DataError(f"the artifact's card names {source}, which is not of the same run.")
     return source
+
+
+def _real(path: Path) -> Path:
+    """Without links; unlike `Path.resolve` it takes a circle of them as it is."""
+    return Path(os.path.realpath(path))
 
 
 def _default_folder(stored: Stored, backend: str) -> Path:
@@ -262,8 +272,8 @@ def _default_folder(stored: Stored, backend: str) -> Path:
 
 def _source_of(stored: Stored, out: Path) -> str:
     """The card's `source`: relative where both move together."""
-    root, folder = stored.root.resolve(), out.resolve()
-    path = stored.path.resolve()
+    root, folder = _real(stored.root), _real(out)
+    path = _real(stored.path)
     return os.path.relpath(path, folder) if folder.is_relative_to(root) else str(path)
 
 

@@ -16,6 +16,7 @@ import attrs
 
 from micronet.errors import OptionError, RecipeError
 from micronet.options import build, freeze, option
+from micronet.techniques import EngineInput
 
 
 def _frozen(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,6 +267,30 @@ class Deploy:
     threads: int | None = option(
         None, ge=1, most=1024, doc="Threads of the engine; null lets the engine choose."
     )
+    input: Mapping[str, Any] | None = option(
+        None,
+        doc="Lets the engine prepare images itself: it takes {dtype: uint8, layout: nhwc, mean: "
+        "[...], std: [...]}, or float32 and nchw, where mean and std are the data set's if not "
+        "given.",
+    )
+
+    @property
+    def engine_input(self) -> EngineInput | None:
+        """What the engine takes, if not prepared images."""
+        if self.input is None:
+            return None
+        return build(EngineInput, {k: freeze(v) for k, v in self.input.items()}, owner="input")
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            given = self.engine_input
+        except OptionError as error:
+            raise OptionError(str(error), "input") from error
+        if given is not None and given.layout == "nhwc" and {*self.dynamic} - {"batch"}:
+            raise OptionError(
+                "input with layout nhwc leaves only the batch free; take dynamic: [batch].",
+                "input",
+            )
 
 
 Step = Train | Prune | Quantize | Calibrate | Freeze | Fuse | Evaluate | Deploy

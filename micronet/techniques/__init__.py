@@ -9,6 +9,7 @@ from micronet.techniques.by_layer import ByLayer
 from micronet.techniques.channel_pruner import ChannelPruner
 from micronet.techniques.dataset import Contents, Dataset
 from micronet.techniques.deploy_backend import Artifact, DeployBackend, Runner
+from micronet.techniques.engine_input import EngineInput
 from micronet.techniques.fuser import Fuser
 from micronet.techniques.images import ImageFacts
 from micronet.techniques.model import Model
@@ -40,6 +41,7 @@ __all__ = [
     "Contents",
     "Dataset",
     "DeployBackend",
+    "EngineInput",
     "Figure",
     "Fuser",
     "ImageFacts",

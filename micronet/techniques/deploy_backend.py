@@ -13,6 +13,7 @@ import attrs
 from micronet.errors import DataError, DeployError, MicronetError
 from micronet.plain import structured
 from micronet.storage.files import check_sums, read_json, sha256, write_json, writing
+from micronet.techniques.engine_input import EngineInput
 from micronet.techniques.images import ImageFacts
 from micronet.techniques.scheme import Scheme
 from micronet.techniques.signature import Signature
@@ -45,6 +46,7 @@ class Artifact:
             sentence each.
         task: What its outputs mean: a task's name and options; `None` if nobody said.
         images: What images it was measured on; `None` if nobody said.
+        input: What its engine takes in the place of prepared images; `None` if it takes those.
         sums: SHA-256 of each file that the engine reads, by its name; `write_card` takes them.
     """
 
@@ -60,6 +62,7 @@ class Artifact:
     sums: Mapping[str, str] = attrs.field(factory=dict, eq=False)
     task: Mapping[str, Any] | None = None
     images: ImageFacts | None = None
+    input: EngineInput | None = None
 
     @property
     def path(self) -> Path:

@@ -88,7 +88,10 @@ def test_quantized_layers_come_in_a_table(finished):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--quantizer", "iao", "--option", "w_bits"], "write it as w_bits=4"),
+        (
+            ["--quantizer", "iao", "--option", "w_bits"],
+            "--option w_bits: write it as OPTION=VALUE.",
+        ),
         (["--quantizer", "iao", "--option", "bits=4"], "has no option 'bits'"),
         (["--quantizer", "ioa"], "Did you mean 'iao'?"),
         (["--option", "w_bits=4"], "needs --quantizer"),
