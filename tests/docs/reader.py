@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +28,9 @@ _SMALLER = (
     "--set=steps.6.deploy.min_parity=0.9",
 )
 """What makes a quickstart short that is not the first one."""
+
+_COMPILED = ("sh", "./serve")
+"""Commands that need a compiler."""
 
 NOT_FOLLOWED = {
     r"python3 -m venv .*": "installs from an index; continuous integration runs such a line",
@@ -86,6 +90,8 @@ class Reader:
         for part in re.split(start, block.text, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             last = command.rpartition(" && ")[2].removeprefix(".venv/bin/")
+            if command.split()[0] in _COMPILED and shutil.which("g++") is None:
+                continue
             if last in self.known:
                 command = last
             elif any(re.fullmatch(pattern, command) for pattern in NOT_FOLLOWED):
@@ -105,7 +111,17 @@ class Reader:
             name, _, environment[name] = words.pop(0).partition("=")
         if words[:3] == ["micronet", "run", "quickstart"]:
             words += _SMALLER
-        if words[0] == "micronet":
+        if words[0] in _COMPILED:
+            path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+            done = subprocess.run(
+                words,
+                cwd=self.folder,
+                env={**os.environ, "PATH": path},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        elif words[0] == "micronet":
             done = self.micronet(self.folder, *words[1:], **environment)
         else:
             if words[:3] == ["pip", "install", "-e"]:
