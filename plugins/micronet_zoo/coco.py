@@ -12,6 +12,8 @@ from micronet.options import option
 from micronet.techniques import Contents, Dataset
 from micronet_zoo.preprocessing import (
     MEAN_DOC,
+    NO_MEAN,
+    NO_STD,
     STD_DOC,
     Augmentation,
     check_path,
@@ -66,7 +68,13 @@ class COCO(Dataset):
             return None
         labels = ("background", *read_categories(Path(self.test_annotations).expanduser()))
         shape = (3, self.size, self.size)
-        return Contents(shape, len(labels), labels=labels, mean=self.mean, std=self.std)
+        return Contents(
+            shape,
+            len(labels),
+            labels=labels,
+            mean=self.mean or NO_MEAN,
+            std=self.std or NO_STD,
+        )
 
     def load(self) -> tuple[Any, Any]:
         from micronet_zoo.annotations import Annotations

@@ -8,6 +8,7 @@ import attrs
 
 from micronet.options import option
 from micronet.techniques import Contents, Dataset
+from micronet_zoo.preprocessing import NO_MEAN, NO_STD
 
 if TYPE_CHECKING:
     from micronet_zoo.scenes import Scenes
@@ -39,7 +40,8 @@ class DigitScenes(Dataset):
 
     @property
     def contents(self) -> Contents:
-        return Contents((3, self.size, self.size), classes=len(LABELS), labels=LABELS)
+        shape = (3, self.size, self.size)
+        return Contents(shape, len(LABELS), labels=LABELS, mean=NO_MEAN, std=NO_STD)
 
     def load(self) -> tuple[Any, Any]:
         return self._scenes("train", self.train), self._scenes("test", self.test)

@@ -14,6 +14,8 @@ from micronet_zoo.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     MEAN_DOC,
+    NO_MEAN,
+    NO_STD,
     STD_DOC,
     Augmentation,
     check_statistics,
@@ -61,7 +63,13 @@ class ImageFolder(Dataset):
         folders = (self._folder / "train").iterdir()
         labels = tuple(sorted(folder.name for folder in folders if folder.is_dir()))
         shape = (3, self.size, self.size)
-        return Contents(shape, len(labels), labels=labels, mean=self.mean, std=self.std)
+        return Contents(
+            shape,
+            len(labels),
+            labels=labels,
+            mean=self.mean or NO_MEAN,
+            std=self.std or NO_STD,
+        )
 
     @property
     def _folder(self) -> Path:

@@ -18,6 +18,10 @@ Augmentation = Literal["crop", "flip", "colour"]
 Statistics = tuple[float, float, float]
 
 
+NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+"""Of images in 0..1 from which nothing is subtracted."""
+
+
 def check_statistics(mean: Statistics | None, std: Statistics | None) -> None:
     """Raises OptionError unless there are both or neither, and they can be used."""
     if (mean is None) != (std is None):

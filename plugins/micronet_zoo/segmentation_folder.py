@@ -14,6 +14,8 @@ from micronet_zoo.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     MEAN_DOC,
+    NO_MEAN,
+    NO_STD,
     STD_DOC,
     Augmentation,
     check_path,
@@ -73,7 +75,11 @@ class SegmentationFolder(Dataset):
     @property
     def contents(self) -> Contents:
         return Contents(
-            (3, *self._sides), self.classes, labels=self.labels, mean=self.mean, std=self.std
+            (3, *self._sides),
+            self.classes,
+            labels=self.labels,
+            mean=self.mean or NO_MEAN,
+            std=self.std or NO_STD,
         )
 
     @property

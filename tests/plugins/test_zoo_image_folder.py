@@ -117,7 +117,7 @@ def test_whole_images_stay_as_they_are_without_random_changes(create, wide):
         image, _ = split[0]
         assert image[:, 6, [0, 6, 11]].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
         assert torch.equal(split[0][0], image)
-    assert (data.contents.mean, data.contents.std) == (None, None)
+    assert (data.contents.mean, data.contents.std) == ((0, 0, 0), (1, 1, 1))
 
 
 def test_a_flip_alone_swaps_left_and_right_in_training_only(create, wide):
