@@ -34,6 +34,7 @@ KEYS = [
     "artifact",
     "notes",
     "reasons",
+    "curve",
 ]
 pytestmark = pytest.mark.timeout(900)
 """The first test waits for the whole run: a minute, and more on a busy machine."""
