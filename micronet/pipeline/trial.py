@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from micronet.errors import MicronetError, RunError, blaming, describe_error
+from micronet.errors import MicronetError, RunError, blaming, describe_error, describe_value
 from micronet.graph.modes import evaluating
 from micronet.pipeline.context import start_model
 from micronet.recipe import FLOAT, Calibrate, Prune, Quantize, Train, float_index
@@ -37,10 +37,13 @@ def faults_of_model(
     """
     model = _fresh(resolved)
     yield from _faults_of_steps(resolved, model)
-    if samples is not None and samples[0][1] is None:
-        yield from _faults_without_targets(resolved)
+    if samples is None:
         return
-    if samples is not None and any(isinstance(step, Train) for step in resolved.recipe.steps):
+    images = torch.stack([image for image, _ in samples])
+    yield from _faults_of_teachers(resolved, task, model, images)
+    if samples[0][1] is None:
+        yield from _faults_without_targets(resolved)
+    elif any(isinstance(step, Train) for step in resolved.recipe.steps):
         try:
             with blaming(f"model {resolved.recipe.model.name} fails in a training step", RunError):
                 own = next((f for (_, o), f in resolved.callables.items() if o == "loss"), None)
@@ -50,6 +53,26 @@ def faults_of_model(
             fault = str(error)
         if fault is not None:
             yield ("model",), fault
+
+
+def _faults_of_teachers(
+    resolved: Resolved, task: Task, model: nn.Module, images: Tensor
+) -> Iterator[Fault]:
+    """The user's own teachers that can't teach such a model."""
+    for (index, option), own in resolved.callables.items():
+        step = resolved.recipe.steps[index]
+        if option != "teacher" or not isinstance(step, Train):
+            continue
+        try:
+            teacher = own()
+            if not isinstance(teacher, nn.Module):
+                told = f"{own.name} must return a torch.nn.Module, got {describe_value(teacher)}."
+                raise RunError(told)
+            with blaming(f"{own.name} fails on images {list(images.shape)}", RunError):
+                wanted = _outputs(teacher, images)
+            task.imitation(_outputs(model, images), wanted, step.temperature)
+        except MicronetError as error:
+            yield ("steps", index, step.key, option), str(error)
 
 
 _NO_TARGETS = (

@@ -47,6 +47,10 @@ def images_alone():
     return [image for image, _ in train], test
 
 
+def no_module():
+    return 3
+
+
 def of_three_classes():
     return nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
 """
@@ -160,6 +164,21 @@ def test_bad_options_are_told_before_any_training(project, options, sentence):
         assert done.returncode == 2, done.stderr
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
+    assert not (project.out / "steps").exists()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "sentence"),
+    [
+        ("losses:of_three_classes", "The model must give outputs as its teacher does"),
+        ("losses:no_module", "losses:no_module must return a torch.nn.Module, got 3."),
+        ("losses:smooth", "losses:smooth fails: TypeError"),
+    ],
+)
+def test_a_teacher_of_a_late_step_is_looked_at_before_the_first(project, teacher, sentence):
+    (project.folder / "losses.py").write_text(LOSSES)
+    project.write_recipe(*DISTILLED, {"train": {**TRAIN, "teacher": teacher}})
+    assert sentence in told(project)
     assert not (project.out / "steps").exists()
 
 
