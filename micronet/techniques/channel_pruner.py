@@ -98,7 +98,7 @@ class ChannelPruner(Pruner):
                 f"{described(reasons)}."
             )
         pruned = apply_plan(model, outcome.plan)
-        check_runs(pruned, example_inputs)
+        check_runs(model, pruned, example_inputs)
         standardised = planner.channels.standardised
         check_exact(model, pruned, outcome.plan, example_inputs, standardised)
         return PruningResult(pruned, outcome.plan, _by_layer(reasons), self._remarks(outcome.went))
