@@ -114,7 +114,8 @@ def resolve(
             those that can't.
         trusted: Which of "model", "data" and "task" are the user's choice. Of the others, own
             callables and data from a place stay names, and using them is refused: so is read what
-            a file says that another may have written.
+            a file says that another may have written. Losses and teachers of steps are left alone
+            unless all three are.
         structure_only: Whether all of the model's weights are replaced. A registered one then
             fetches none.
 
@@ -170,7 +171,8 @@ def _resolved(
     model, build_model = source_of("model", draft.model, method, place, faults, trusted)
     data, load_data = source_of("dataset", draft.data, "load", place, faults, trusted)
     task = task_of(draft.task, place, faults, trusted)
-    callables = {} if structure_only else _callables(draft.steps, place, faults)
+    own_recipe = {*ROLES} <= {*trusted} and not structure_only
+    callables = _callables(draft.steps, place, faults) if own_recipe else {}
     contents = contents_of(data, place, faults)
     classes = getattr(model, "num_classes", None)
     counted = draft.task is not None and draft.task.name == CLASSIFICATION

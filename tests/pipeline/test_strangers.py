@@ -47,6 +47,29 @@ COMMANDS = {
 }
 
 
+def with_loss_and_teacher(recipe):
+    for step in recipe["steps"]:
+        if "train" in step:
+            step["train"].update(loss="theirs:loss", teacher="theirs:teacher")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_losses_and_teachers_of_a_run_are_needed_by_no_other_command(ran, command):
+    (ran.folder / "theirs.py").write_text("open('ran', 'w')")
+    rewritten(ran.out, with_loss_and_teacher)
+    done = ran.micronet(*COMMANDS[command], *NAMED)
+    assert done.returncode == 0, done.stderr
+    assert not (ran.folder / "ran").exists()
+
+
+def test_a_run_that_is_refused_imports_no_loss_that_its_folder_names(ran):
+    (ran.folder / "theirs.py").write_text("open('ran', 'w')")
+    rewritten(ran.out, with_loss_and_teacher)
+    refused = ran.run()
+    assert refused.returncode == 2, refused.stderr
+    assert not (ran.folder / "ran").exists()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_code_that_only_a_run_names_is_not_imported(ran, command):
     (ran.folder / "theirs.py").write_text("open('ran', 'w')")
