@@ -18,11 +18,14 @@ def image_facts(data: Samples, contents: Contents | None = None) -> ImageFacts:
         contents: What the data set tells of itself.
     """
     places = range(0, len(data), max(1, len(data) // _LOOKED_AT))
-    images = torch.stack([data[place][0].double() for place in places])
-    by_channel = images.transpose(0, 1).flatten(1)
+    moments = torch.zeros(2, len(data[0][0]), dtype=torch.float64)
+    for place in places:
+        channels = data[place][0].double().reshape(moments.shape[1], -1)
+        moments += torch.stack([channels.mean(1), channels.square().mean(1)]) / len(places)
+    means, squares = moments
     return ImageFacts(
-        channel_means=by_channel.mean(1).tolist(),
-        channel_stds=by_channel.std(1).tolist(),
+        channel_means=means.tolist(),
+        channel_stds=(squares - means.square()).clamp_min(0).sqrt().tolist(),
         labels=None if contents is None else contents.labels,
         mean=None if contents is None else contents.mean,
         std=None if contents is None else contents.std,

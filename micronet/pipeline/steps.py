@@ -34,7 +34,7 @@ from micronet.storage.epochs import load_epoch, save_epoch
 from micronet.storage.weights import fill
 from micronet.techniques import Pruner, Quantizer
 from micronet.training.batch_norms import measure_statistics
-from micronet.training.evaluation import Images, read
+from micronet.training.evaluation import Images, collated, read
 from micronet.training.loop import TrainingOptions, train
 from micronet.training.resuming import TrainingState
 
@@ -131,7 +131,7 @@ def _calibrate(context: Context, index: int, model: nn.Module, bar: Bar) -> Reco
     assert isinstance(step, Calibrate)
     quantizer = _quantizer(context, index)
     loader: Any = context.accelerator.prepare_data_loader(
-        DataLoader(context.train_set, step.batch_size, collate_fn=context.task.collate)
+        DataLoader(context.train_set, step.batch_size, collate_fn=collated(context.task))
         if quantizer is not None
         else _shuffled(context, index, step.batch_size)
     )
@@ -160,7 +160,7 @@ def _shuffled(context: Context, index: int, batch_size: int) -> DataLoader[Any]:
         shuffle=True,
         drop_last=len(context.train_set) >= batch_size,
         generator=torch.Generator().manual_seed(context.seed(index)),
-        collate_fn=context.task.collate,
+        collate_fn=collated(context.task),
     )
 
 

@@ -81,13 +81,18 @@ _NO_TARGETS = (
 )
 
 
+_NOTHING_TO_CHOOSE_BY = (
+    "the training set gives images without targets, so held-out images can choose no epoch; leave "
+    "keep and patience out."
+)
+
+
 def _faults_without_targets(resolved: Resolved) -> Iterator[Fault]:
     for index, step in enumerate(resolved.recipe.steps):
         if isinstance(step, Train) and (step.teacher is None or step.weight < 1):
-            yield (
-                ("steps", index, step.key),
-                _NO_TARGETS,
-            )
+            yield ("steps", index, step.key), _NO_TARGETS
+        elif isinstance(step, Train) and step.chooses:
+            yield ("steps", index, step.key), _NOTHING_TO_CHOOSE_BY
 
 
 def _fresh(resolved: Resolved) -> nn.Module:

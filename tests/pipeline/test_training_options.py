@@ -207,6 +207,15 @@ def test_a_teacher_needs_no_labels(project):
     project.write_recipe(*steps, data="losses:images_alone", weights=weights)
     done = project.micronet("run", "tiny.yaml", "--out", "student")
     assert done.returncode == 0, done.stderr
+    calibrated = ("calibrate", {"quantize": {"quantizer": "iao"}}, "calibrate")
+    project.write_recipe(*steps[:1], *calibrated, data="losses:images_alone", weights=weights)
+    done = project.micronet("run", "tiny.yaml", "--out", "calibrated")
+    assert done.returncode == 0, done.stderr
+    choosing = {"train": {**student, "keep": "best"}}
+    project.write_recipe(*steps[:1], choosing, data="losses:images_alone", weights=weights)
+    refused = project.micronet("run", "tiny.yaml", "--out", "choosing")
+    assert refused.returncode == 2
+    assert "so held-out images can choose no epoch" in refused.stderr
     project.write_recipe(*steps[:1], {"train": TRAIN}, data="losses:images_alone", weights=weights)
     refused = project.micronet("run", "tiny.yaml", "--out", "alone")
     assert refused.returncode == 2
